@@ -1,0 +1,56 @@
+/** A counted permit: at most `limit` holders at once, first come first served. */
+export class Semaphore {
+  #free: number;
+  readonly #waiting: Array<() => void> = [];
+
+  constructor(limit: number) {
+    this.#free = limit;
+  }
+
+  async acquire(): Promise<void> {
+    if (this.#free > 0) {
+      this.#free--;
+      return;
+    }
+    await new Promise<void>((resolve) => this.#waiting.push(resolve));
+  }
+
+  release(): void {
+    const next = this.#waiting.shift();
+    if (next) next();
+    else this.#free++;
+  }
+
+  async use<T>(work: () => Promise<T>): Promise<T> {
+    await this.acquire();
+    try {
+      return await work();
+    } finally {
+      this.release();
+    }
+  }
+}
+
+/** Runs `work` over all items, at most `limit` at once; the first failure stops new starts and is thrown once all settled. */
+export async function forEachLimit<T>(
+  items: Iterable<T> | AsyncIterable<T>,
+  limit: number,
+  work: (item: T) => Promise<void>,
+): Promise<void> {
+  const running = new Set<Promise<void>>();
+  let failed = false;
+  let failure: unknown;
+  for await (const item of items) {
+    if (failed) break;
+    const job: Promise<void> = work(item)
+      .catch((error: unknown) => {
+        if (!failed) failure = error;
+        failed = true;
+      })
+      .finally(() => running.delete(job));
+    running.add(job);
+    if (running.size >= limit) await Promise.race(running);
+  }
+  await Promise.all(running);
+  if (failed) throw failure;
+}

@@ -1,0 +1,132 @@
+/** The validated configuration: every default filled in, every duration in milliseconds, every reference expanded. */
+export interface Config {
+  readonly version: 1;
+  /** The file it came from (absolute), and its text before references were expanded (what the vaults keep). */
+  readonly source: { readonly path: string; readonly text: string };
+  readonly objectives: { readonly rtoMs: number; readonly rpoMs: number };
+  readonly vaults: Readonly<Record<string, VaultConfig>>;
+  readonly sites: Readonly<Record<string, SiteConfig>>;
+  /** The first active site; afterwards the record in the vaults says who is active. */
+  readonly active: string;
+  readonly encryption: 'none' | { readonly recipients: readonly string[] };
+  readonly databases: Readonly<Record<string, DatabaseConfig>>;
+  readonly data: Readonly<Record<string, DirectoryConfig>>;
+  readonly configuration: Readonly<Record<string, DirectoryConfig>>;
+  readonly traffic: Readonly<Record<string, TrafficConfig>>;
+  readonly verification: VerificationConfig;
+  readonly validation: ValidationConfig;
+  readonly daemon: DaemonConfig;
+  readonly backup: BackupTuning;
+  readonly postgresql: { readonly binaries: readonly string[] };
+  /** Directory for scratch restores and caches. */
+  readonly scratch: string;
+  /** Directory of the runbooks; undefined = those shipped with dr. */
+  readonly runbooks: string | undefined;
+}
+
+export type VaultConfig = {
+  readonly name: string;
+  readonly region: string;
+  readonly url: string;
+  readonly endpoint: string | undefined;
+  readonly forcePathStyle: boolean;
+  /** Only for stores that need their own: otherwise the AWS credential chain. */
+  readonly credentials: { readonly accessKeyId: string; readonly secretAccessKey: string } | undefined;
+};
+
+export interface SiteConfig {
+  readonly name: string;
+  readonly region: string;
+  readonly vault: string;
+}
+
+/** When something is done. `on-change` only for configuration. */
+export type Cadence =
+  | { readonly kind: 'every'; readonly everyMs: number; readonly text: string }
+  | { readonly kind: 'cron'; readonly expression: string; readonly timeZone: string; readonly text: string }
+  | { readonly kind: 'on-change'; readonly quietMs: number; readonly text: string };
+
+export interface DatabaseConfig {
+  readonly name: string;
+  readonly url: string;
+  readonly schedule: Cadence;
+  readonly retentionMs: number;
+  readonly rpoMs: number;
+  readonly wal: {
+    readonly enabled: boolean;
+    readonly flushEveryMs: number;
+    readonly slot: string;
+    /** When WAL is acknowledged to the server: durable in all vaults (default) or in any one. */
+    readonly durable: 'all' | 'any';
+  };
+  /** Where each other site brings it up. */
+  readonly recover: Readonly<Record<string, DatabaseTarget>>;
+}
+
+export interface DatabaseTarget {
+  readonly dataDirectory: string;
+  readonly port: number;
+  readonly listen: string;
+  /** How clients of that site connect; default: `url` with the target's host and port. */
+  readonly url: string;
+  /** Operating system user for the server when dr runs as root. */
+  readonly user: string | undefined;
+  readonly parameters: Readonly<Record<string, string>>;
+}
+
+export interface DirectoryConfig {
+  readonly name: string;
+  readonly kind: 'data' | 'configuration';
+  readonly path: string;
+  readonly schedule: Cadence;
+  readonly retentionMs: number;
+  /** Undefined = the cadence itself is the objective. */
+  readonly rpoMs: number | undefined;
+  readonly exclude: readonly string[];
+  readonly allowEmpty: boolean;
+  readonly recover: Readonly<Record<string, { readonly path: string }>>;
+}
+
+export interface TrafficConfig {
+  readonly name: string;
+  readonly route53: {
+    readonly zone: string;
+    readonly record: string;
+    readonly type: 'A' | 'AAAA' | 'CNAME';
+    readonly ttlSeconds: number;
+    readonly endpoint: string | undefined;
+    /** Authoritative servers to ask (`host` or `host:port`); default: the zone's own. */
+    readonly nameservers: readonly string[] | undefined;
+    readonly credentials: { readonly accessKeyId: string; readonly secretAccessKey: string } | undefined;
+  };
+  readonly endpoints: Readonly<Record<string, string>>;
+}
+
+export interface VerificationConfig {
+  readonly schedule: Cadence | undefined;
+  /** SQL by database: every statement must return one row whose first column is true (or a non-zero number). */
+  readonly checks: Readonly<Record<string, readonly string[]>>;
+}
+
+/** What a runbook asks of the recovered system: URLs by site. */
+export interface ValidationConfig {
+  readonly http: ReadonlyArray<{ readonly site: string; readonly url: string; readonly status: number; readonly contains: string | undefined }>;
+  /** Seconds of healthy answers that the stabilize stage waits for, in milliseconds. */
+  readonly stabilizeMs: number;
+}
+
+export interface DaemonConfig {
+  readonly listen: { readonly host: string; readonly port: number };
+  readonly retentionSchedule: Cadence;
+}
+
+export interface BackupTuning {
+  /** zstd level. */
+  readonly compressionLevel: number;
+  /** Bytes per stored part. */
+  readonly partBytes: number;
+  /** Frames worked on at once; default: the number of cores. */
+  readonly workers: number;
+  /** Newest good backups that are never deleted. */
+  readonly keepAtLeast: number;
+}

@@ -1,0 +1,52 @@
+/**
+ * Where everything lies in a vault (format 1). Names that sort in time order let a listing answer "newest" by its end.
+ * `docs/format.md` is the description for people.
+ */
+export const FORMAT_VERSION = 1;
+
+export const layout = {
+  /** Says that this prefix is a `dr` vault, of which format and of which system. Created at enrolment. */
+  marker: 'dr-vault.json',
+  format: 'FORMAT.md',
+  restoreScript: 'dr-restore.mjs',
+  /** A data key, wrapped for the recipients; a higher generation replaces a lower one. */
+  key: (keyId: string, generation = 1) => `keys/${keyId}/${pad(generation, 6)}.json`,
+  manifests: (resource?: string) => (resource === undefined ? 'manifests/' : `manifests/${resource}/`),
+  manifest: (resource: string, backupId: string) => `manifests/${resource}/${backupId}.json`,
+  index: (resource: string, backupId: string) => `indexes/${resource}/${backupId}`,
+  part: (resource: string, backupId: string, number: number) => `parts/${resource}/${backupId}/${pad(number, 6)}`,
+  /** All WAL of one timeline of one PostgreSQL system. `timeline` as 8 hexadecimal digits. */
+  wal: (systemId: string, timeline: number) => `wal/${systemId}/${hex8(timeline)}/`,
+  /** A complete segment; `segment` is PostgreSQL's 24-digit file name. */
+  walSegment: (systemId: string, timeline: number, segment: string) => `wal/${systemId}/${hex8(timeline)}/${segment}`,
+  /** Bytes of a segment that is still open, from `offset` on (its length is in its header). */
+  walPiece: (systemId: string, timeline: number, segment: string, offset: number) =>
+    `wal/${systemId}/${hex8(timeline)}/${segment}.${hex8(offset)}`,
+  walHistory: (systemId: string, timeline: number) => `wal/${systemId}/${hex8(timeline)}.history`,
+  /** How far the archive of a database reaches, with the server's clock: a hint, overwritten. */
+  walHeartbeat: (resource: string) => `heartbeats/${resource}.json`,
+  run: (runId: string) => `runs/${runId}/`,
+  runEntry: (runId: string, number: number) => `runs/${runId}/journal/${pad(number, 6)}.json`,
+  runReport: (runId: string, extension: 'json' | 'md') => `runs/${runId}/report.${extension}`,
+  lease: (name: string) => `leases/${name}/`,
+  leaseGeneration: (name: string, generation: number) => `leases/${name}/${pad(generation, 10)}.json`,
+  activeSite: (generation: number) => `records/active/${pad(generation, 10)}.json`,
+  activeSites: 'records/active/',
+  verifications: (resource: string) => `verifications/${resource}/`,
+  verification: (resource: string, id: string) => `verifications/${resource}/${id}.json`,
+  /** The configuration file and the runbooks as they were, sealed, by digest. */
+  ownConfiguration: (id: string) => `configuration/${id}`,
+} as const;
+
+/** An identifier that sorts by time: `20261123T050102123Z-3f9a1c`. */
+export function timedId(nowMs: number, random: string): string {
+  return `${new Date(nowMs).toISOString().replace(/[-:.]/g, '')}-${random}`;
+}
+
+function pad(value: number, digits: number): string {
+  return String(value).padStart(digits, '0');
+}
+
+function hex8(value: number): string {
+  return value.toString(16).toUpperCase().padStart(8, '0');
+}

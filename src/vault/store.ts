@@ -1,0 +1,67 @@
+/** One stored object. */
+export interface ObjectInfo {
+  readonly key: string;
+  /** Bytes as stored. */
+  readonly size: number;
+  /** When the store says it was written, milliseconds since 1970. */
+  readonly modifiedMs: number;
+}
+
+/** A range of bytes of an object. */
+export interface ByteRange {
+  readonly offset: number;
+  readonly length: number;
+}
+
+/** Bytes to store: one view or several that belong together (never copied by the drivers). */
+export type Body = Uint8Array | readonly Uint8Array[];
+
+export interface CallOptions {
+  readonly signal?: AbortSignal | undefined;
+}
+
+/**
+ * The object store of one vault: the whole of what `dr` asks of S3, a directory or memory.
+ *
+ * Keys are relative (`manifests/orders/…json`), of the characters `A-Za-z0-9._=-` in segments parted by `/`, at most 512
+ * long; no key is a prefix-with-slash of another (a directory store could not hold both).
+ * What `create` has answered is durable. Listings are complete and in byte order of the key.
+ *
+ * Every method throws `DrError`: `not-found` (no such object), `unreachable` (no answer after the driver's own retries),
+ * `denied` (credentials refused), `local` (disk full, read-only), `corrupt`, always with `where` = "<location>/<key>".
+ */
+export interface ObjectStore {
+  /** The vault's name in the configuration. */
+  readonly name: string;
+  readonly region: string;
+  /** Where it is, without credentials: `s3://bucket/prefix`, `file:///dir`. */
+  readonly location: string;
+
+  /**
+   * Stores an object only if the key is free: atomic, durable, all or nothing; of concurrent callers exactly one is told
+   * `created`. A retry inside the driver after a lost answer that finds its own content there says `created`.
+   */
+  create(key: string, body: Body, options?: CallOptions): Promise<'created' | 'exists'>;
+  /** Stores an object whatever was there: only for hints that nothing depends on (the last caller wins). */
+  overwrite(key: string, body: Body, options?: CallOptions): Promise<void>;
+  /** The object, or exactly `range` of it; a range that reaches past the end is `corrupt`. */
+  read(key: string, range?: ByteRange, options?: CallOptions): Promise<Buffer>;
+  stat(key: string, options?: CallOptions): Promise<ObjectInfo | undefined>;
+  /** All objects whose key begins with `prefix` (a plain string prefix), after `startAfter` where given. */
+  list(prefix: string, options?: CallOptions & { readonly startAfter?: string }): AsyncIterable<ObjectInfo>;
+  /** The distinct next segments below `prefix` (which ends in `/` or is empty), without slash, in order: "folders" only. */
+  folders(prefix: string, options?: CallOptions): Promise<string[]>;
+  /** Removes objects; keys that are not there are no error. */
+  delete(keys: readonly string[], options?: CallOptions): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** All bytes of a body as one buffer. */
+export function bodyBytes(body: Body): Uint8Array {
+  return body instanceof Uint8Array ? body : Buffer.concat(body);
+}
+
+/** Length of a body in bytes. */
+export function bodyLength(body: Body): number {
+  return body instanceof Uint8Array ? body.length : body.reduce((sum, piece) => sum + piece.length, 0);
+}
