@@ -20,11 +20,31 @@ export interface CallOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
+export interface CreateOptions extends CallOptions {
+  /** SHA-256 of the whole body (32 bytes) where the caller has it already: drivers that send one need not hash again. */
+  readonly sha256?: Uint8Array | undefined;
+}
+
+export type RequestKind = 'create' | 'overwrite' | 'read' | 'stat' | 'list' | 'delete';
+
+/** What a driver did since it was opened, as plain numbers for metrics. */
+export interface StoreStats {
+  /** Requests sent, every retry and every page of a listing included. */
+  readonly requests: Readonly<Record<RequestKind, number>>;
+  /** Requests that were sent again after a failure. */
+  readonly retries: number;
+  /** Bytes of object content received from the store. */
+  readonly bytesIn: number;
+  /** Bytes of object content sent to the store. */
+  readonly bytesOut: number;
+}
+
 /**
  * The object store of one vault: the whole of what `dr` asks of S3, a directory or memory.
  *
  * Keys are relative (`manifests/orders/…json`), of the characters `A-Za-z0-9._=-` in segments parted by `/`, at most 512
- * long; no key is a prefix-with-slash of another (a directory store could not hold both).
+ * long; no segment begins with a dot or is longer than 200; no key is a prefix-with-slash of another (a directory store
+ * could not hold both). Any other key is `refused` before the store is asked (`object-key.ts`).
  * What `create` has answered is durable. Listings are complete and in byte order of the key.
  *
  * Every method throws `DrError`: `not-found` (no such object), `unreachable` (no answer after the driver's own retries),
@@ -36,14 +56,20 @@ export interface ObjectStore {
   readonly region: string;
   /** Where it is, without credentials: `s3://bucket/prefix`, `file:///dir`. */
   readonly location: string;
+  readonly stats: StoreStats;
 
+  /**
+   * Makes the place itself where a driver can: the directory of a file vault (never a bucket). Only enrolment calls it:
+   * everywhere else a directory that is not there is an unmounted volume, thus `unreachable`.
+   */
+  prepare(): Promise<void>;
   /**
    * Stores an object only if the key is free: atomic, durable, all or nothing; of concurrent callers exactly one is told
    * `created`. A retry inside the driver after a lost answer that finds its own content there says `created`.
    */
-  create(key: string, body: Body, options?: CallOptions): Promise<'created' | 'exists'>;
+  create(key: string, body: Body, options?: CreateOptions): Promise<'created' | 'exists'>;
   /** Stores an object whatever was there: only for hints that nothing depends on (the last caller wins). */
-  overwrite(key: string, body: Body, options?: CallOptions): Promise<void>;
+  overwrite(key: string, body: Body, options?: CreateOptions): Promise<void>;
   /** The object, or exactly `range` of it; a range that reaches past the end is `corrupt`. */
   read(key: string, range?: ByteRange, options?: CallOptions): Promise<Buffer>;
   stat(key: string, options?: CallOptions): Promise<ObjectInfo | undefined>;
