@@ -14,7 +14,12 @@ export interface Log {
 export function createLog(level: string, destination: { write(line: string): void } = process.stderr): Log {
   const scrubbed = { write: (line: string) => destination.write(redact(line)) };
   const log = pino(
-    { level, base: undefined, timestamp: pino.stdTimeFunctions.isoTime, serializers: { error: stdSerializers.errWithCause } },
+    {
+      level,
+      base: null,
+      timestamp: pino.stdTimeFunctions.isoTime,
+      serializers: { error: stdSerializers.errWithCause },
+    },
     scrubbed,
   );
   return log as unknown as Log;

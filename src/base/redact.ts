@@ -14,7 +14,10 @@ const passwordPair = /\b(password|passwd|pwd|secret|token|secretAccessKey)(\s*=\
 
 /** The text with registered secrets, passwords in URLs and connection strings, and age identities replaced. */
 export function redact(text: string): string {
-  let out = text.replace(userinfo, '$1:***@').replace(ageIdentity, 'AGE-SECRET-KEY-***').replace(passwordPair, '$1$2***');
+  let out = text
+    .replace(userinfo, '$1:***@')
+    .replace(ageIdentity, 'AGE-SECRET-KEY-***')
+    .replace(passwordPair, '$1$2***');
   for (const secret of secrets) if (out.includes(secret)) out = out.replaceAll(secret, '***');
   return out;
 }

@@ -1,13 +1,22 @@
 const unitMs: Record<string, number> = {
-  ms: 1, millisecond: 1,
-  s: 1000, sec: 1000, second: 1000,
-  m: 60_000, min: 60_000, minute: 60_000,
-  h: 3_600_000, hour: 3_600_000,
-  d: 86_400_000, day: 86_400_000,
-  w: 604_800_000, week: 604_800_000,
+  ms: 1,
+  millisecond: 1,
+  s: 1000,
+  sec: 1000,
+  second: 1000,
+  m: 60_000,
+  min: 60_000,
+  minute: 60_000,
+  h: 3_600_000,
+  hour: 3_600_000,
+  d: 86_400_000,
+  day: 86_400_000,
+  w: 604_800_000,
+  week: 604_800_000,
   // A retention month or year is a length of time, not a date: 30 and 365 days.
   month: 30 * 86_400_000,
-  y: 365 * 86_400_000, year: 365 * 86_400_000,
+  y: 365 * 86_400_000,
+  year: 365 * 86_400_000,
 };
 
 /** Milliseconds of a length of time as people write it (`5s`, `15 minutes`, `1h 30m`, `1 year`); undefined if it is none. */
@@ -55,4 +64,18 @@ export function formatBytes(bytes: number): string {
     unit++;
   }
   return `${unit === 0 || value >= 100 ? Math.round(value) : value.toFixed(1)} ${units[unit]}`;
+}
+
+const byteUnits: Record<string, number> = {
+  b: 1,
+  k: 1024, kb: 1024, kib: 1024,
+  m: 1024 ** 2, mb: 1024 ** 2, mib: 1024 ** 2,
+  g: 1024 ** 3, gb: 1024 ** 3, gib: 1024 ** 3,
+};
+
+/** Bytes of a size as people write it (`512 KiB`, `16MiB`, `1 GB`), always in powers of 1024; undefined if it is none. */
+export function parseBytes(text: string): number | undefined {
+  const match = /^\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*$/i.exec(text);
+  const factor = byteUnits[match?.[2]?.toLowerCase() ?? ''];
+  return match && factor !== undefined ? Math.round(Number(match[1]) * factor) : undefined;
 }

@@ -1,0 +1,77 @@
+import { DrError, isAbort, messageOf } from '../base/errors.ts';
+import type { Log } from '../base/log.ts';
+import type { Body, ObjectStore } from './store.ts';
+
+/** A vault that dropped out of one operation, and why. */
+export interface LostVault {
+  readonly vault: string;
+  readonly reason: string;
+  readonly error: unknown;
+}
+
+/**
+ * One operation (a backup, a record) written to all vaults at once from the same buffers. A vault that fails is left out of the
+ * rest of the operation, so that it never holds half of it as if it were whole; the others go on.
+ */
+export class Mirror {
+  readonly #alive: Set<ObjectStore>;
+  readonly #lost: LostVault[] = [];
+  readonly #log: Log;
+
+  constructor(stores: readonly ObjectStore[], log: Log) {
+    this.#alive = new Set(stores);
+    this.#log = log;
+  }
+
+  /** Vaults that hold everything written so far. */
+  get complete(): ObjectStore[] {
+    return [...this.#alive];
+  }
+
+  get lost(): readonly LostVault[] {
+    return this.#lost;
+  }
+
+  /**
+   * Creates the object in every vault that is still complete. Different content under the same name is a `conflict` of that vault.
+   * Throws when no vault is left.
+   */
+  async create(key: string, body: Body, signal?: AbortSignal): Promise<void> {
+    await Promise.all(
+      [...this.#alive].map(async (store) => {
+        try {
+          if ((await store.create(key, body, { signal })) === 'exists') {
+            throw new DrError('conflict', 'an object of this name is already there, with other content', {
+              where: `${store.location}/${key}`,
+              next: 'Another dr writes to this vault under the same identity: find and stop it.',
+            });
+          }
+        } catch (error) {
+          if (signal?.aborted || isAbort(error)) throw error;
+          this.#drop(store, error);
+        }
+      }),
+    );
+    this.#requireOne();
+  }
+
+  /** Leaves a vault out of the rest of this operation. */
+  #drop(store: ObjectStore, error: unknown): void {
+    if (!this.#alive.delete(store)) return;
+    this.#lost.push({ vault: store.name, reason: messageOf(error), error });
+    this.#log.warn({ vault: store.name, error }, 'vault left out of this operation; the others go on');
+  }
+
+  #requireOne(): void {
+    if (this.#alive.size > 0) return;
+    const [only] = this.#lost;
+    if (this.#lost.length === 1 && only) throw only.error;
+    const denied = this.#lost.every(({ error }) => error instanceof DrError && error.kind === 'denied');
+    throw new DrError(denied ? 'denied' : 'unreachable', 'no vault could be written', {
+      where: this.#lost.map(({ vault, reason }) => `${vault}: ${reason}`).join('; '),
+      next: 'Run `dr doctor` to see what each vault refuses.',
+      cause: new AggregateError(this.#lost.map(({ error }) => error)),
+      retryable: !denied,
+    });
+  }
+}

@@ -1,0 +1,80 @@
+/** What the main thread and the sealing workers say to each other. All buffers are transferred, not copied. */
+
+/** Seals `raw[0..length)` and hashes its slices. */
+export interface SealJob {
+  readonly kind: 'seal';
+  readonly raw: ArrayBuffer;
+  readonly length: number;
+  /** Offset and length of each slice of which the digest is wanted. */
+  readonly slices: ReadonlyArray<readonly [offset: number, length: number]>;
+  readonly counter: number;
+  readonly context: string;
+  readonly secret: Uint8Array | undefined;
+  readonly level: number;
+}
+
+export interface SealResult {
+  /** The frame, alone in its buffer from the beginning. */
+  readonly frame: ArrayBuffer;
+  readonly frameBytes: number;
+  /** SHA-256 of each slice, 32 bytes each. */
+  readonly digests: Uint8Array;
+  /** The raw buffer given back for reuse. */
+  readonly raw: ArrayBuffer;
+}
+
+/** Where one slice of a frame goes: into an open file, or as the whole content of a new one. */
+export interface SliceTarget {
+  readonly rawOffset: number;
+  readonly length: number;
+  /** Expected SHA-256, 32 bytes. */
+  readonly digest: Uint8Array;
+  readonly to:
+    | { readonly fd: number; readonly position: number }
+    | { readonly create: string; readonly attributes: FileAttributes }
+    | { readonly nowhere: true };
+  /** The file's name for errors. */
+  readonly name: string;
+}
+
+export interface FileAttributes {
+  readonly mode: number;
+  /** Undefined: leave the owner as it is. */
+  readonly owner: { readonly uid: number; readonly gid: number } | undefined;
+  /** Seconds since 1970. */
+  readonly modifiedSeconds: number;
+}
+
+/** Opens frames (one read of consecutive bytes) and writes their slices. */
+export interface WriteJob {
+  readonly kind: 'write';
+  readonly bytes: ArrayBuffer;
+  readonly byteOffset: number;
+  readonly frames: ReadonlyArray<{
+    readonly offset: number;
+    readonly length: number;
+    readonly counter: number;
+    readonly context: string;
+    readonly secret: Uint8Array | undefined;
+    readonly where: string;
+    readonly slices: readonly SliceTarget[];
+  }>;
+}
+
+export interface WriteResult {
+  /** Raw bytes written (or, with `nowhere`, checked). */
+  readonly bytes: number;
+}
+
+export type Job = SealJob | WriteJob;
+export type JobResult = SealResult | WriteResult;
+
+/** A failed job; `DrError`s keep their facts, file errors their code. */
+export interface JobFailure {
+  readonly message: string;
+  readonly kind?: string;
+  readonly where?: string | undefined;
+  readonly next?: string | undefined;
+  readonly code?: string | undefined;
+  readonly path?: string | undefined;
+}

@@ -1,0 +1,98 @@
+import { closeSync, constants, fchmodSync, fchownSync, futimesSync, openSync, writeSync } from 'node:fs';
+import { parentPort } from 'node:worker_threads';
+import { codeOf, DrError, messageOf } from '../base/errors.ts';
+import { openFrame, sealFrame, sha256 } from './seal.ts';
+import type {
+  FileAttributes,
+  Job,
+  JobFailure,
+  SealJob,
+  SealResult,
+  SliceTarget,
+  WriteJob,
+  WriteResult,
+} from './seal-jobs.ts';
+
+/** Larger single writes cost up to twice the time (measured): the page cache takes them in pieces of this size. */
+const WRITE_BYTES = 1024 * 1024;
+
+function seal(job: SealJob): { result: SealResult; transfer: ArrayBuffer[] } {
+  const raw = new Uint8Array(job.raw, 0, job.length);
+  const digests = new Uint8Array(32 * job.slices.length);
+  for (const [index, [offset, length]] of job.slices.entries()) {
+    digests.set(sha256(raw.subarray(offset, offset + length)), 32 * index);
+  }
+  const frame = sealFrame(raw, job.counter, { secret: job.secret, context: job.context }, job.level);
+  // Small frames come from Node's shared slab, which cannot be transferred.
+  const own = frame.byteOffset === 0 && frame.buffer.byteLength === frame.length ? frame : Uint8Array.from(frame);
+  const buffer = own.buffer as ArrayBuffer;
+  return { result: { frame: buffer, frameBytes: frame.length, digests, raw: job.raw }, transfer: [buffer, job.raw] };
+}
+
+function write(job: WriteJob): { result: WriteResult; transfer: ArrayBuffer[] } {
+  let bytes = 0;
+  for (const frame of job.frames) {
+    const sealed = new Uint8Array(job.bytes, job.byteOffset + frame.offset, frame.length);
+    const raw = openFrame(sealed, frame.counter, frame, frame.where);
+    for (const slice of frame.slices) {
+      const content = raw.subarray(slice.rawOffset, slice.rawOffset + slice.length);
+      if (content.length !== slice.length || !sha256(content).equals(slice.digest)) {
+        throw new DrError('corrupt', `the content of ${slice.name} does not match its checksum`, {
+          where: frame.where,
+          next: 'Restore from another vault (--vault NAME), then repair this one from it.',
+        });
+      }
+      writeSlice(slice, content);
+      bytes += slice.length;
+    }
+  }
+  return { result: { bytes }, transfer: [] };
+}
+
+function writeSlice(slice: SliceTarget, content: Uint8Array): void {
+  if ('nowhere' in slice.to) return;
+  if ('fd' in slice.to) {
+    try {
+      writeFully(slice.to.fd, content, slice.to.position);
+    } catch (error) {
+      throw Object.assign(error instanceof Error ? error : new Error(messageOf(error)), { path: slice.name });
+    }
+    return;
+  }
+  // O_EXCL and O_NOFOLLOW: a restore never writes through something that was put in its way.
+  const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | (constants.O_NOFOLLOW ?? 0);
+  const fd = openSync(slice.to.create, flags, 0o600);
+  try {
+    writeFully(fd, content, 0);
+    setAttributes(fd, slice.to.attributes);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function writeFully(fd: number, content: Uint8Array, position: number): void {
+  for (let at = 0; at < content.length; ) {
+    at += writeSync(fd, content, at, Math.min(WRITE_BYTES, content.length - at), position + at);
+  }
+}
+
+function setAttributes(fd: number, attributes: FileAttributes): void {
+  if (attributes.owner) fchownSync(fd, attributes.owner.uid, attributes.owner.gid);
+  fchmodSync(fd, attributes.mode);
+  futimesSync(fd, attributes.modifiedSeconds, attributes.modifiedSeconds);
+}
+
+function failureOf(error: unknown): JobFailure {
+  const path = error instanceof Error && 'path' in error && typeof error.path === 'string' ? error.path : undefined;
+  const facts = error instanceof DrError ? { kind: error.kind, where: error.where, next: error.next } : {};
+  return { message: messageOf(error), code: codeOf(error), path, ...facts };
+}
+
+parentPort?.on('message', ({ id, job }: { id: number; job: Job }) => {
+  try {
+    const { result, transfer } = job.kind === 'seal' ? seal(job) : write(job);
+    parentPort?.postMessage({ id, result }, transfer);
+  } catch (error) {
+    parentPort?.postMessage({ id, failure: failureOf(error) });
+  }
+});
