@@ -31,7 +31,7 @@ export interface SliceTarget {
   readonly digest: Uint8Array;
   readonly to:
     | { readonly fd: number; readonly position: number }
-    | { readonly create: string; readonly attributes: FileAttributes }
+    | { readonly create: Uint8Array; readonly attributes: FileAttributes }
     | { readonly nowhere: true };
   /** The file's name for errors. */
   readonly name: string;

@@ -61,7 +61,8 @@ function writeSlice(slice: SliceTarget, content: Uint8Array): void {
   }
   // O_EXCL and O_NOFOLLOW: a restore never writes through something that was put in its way.
   const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | (constants.O_NOFOLLOW ?? 0);
-  const fd = openSync(slice.to.create, flags, 0o600);
+  const { buffer, byteOffset, byteLength } = slice.to.create;
+  const fd = openSync(Buffer.from(buffer as ArrayBuffer, byteOffset, byteLength), flags, 0o600);
   try {
     writeFully(fd, content, 0);
     setAttributes(fd, slice.to.attributes);

@@ -1,0 +1,82 @@
+import { forEachLimit } from '../base/concurrency.ts';
+import { DrError, messageOf } from '../base/errors.ts';
+import { layout } from '../vault/layout.ts';
+import type { ObjectStore } from '../vault/store.ts';
+import { decodeManifest, type Manifest } from './manifest.ts';
+
+/** Manifests read at once from one vault. */
+const READS_IN_FLIGHT = 16;
+
+/** A backup as one vault holds it. */
+export interface CatalogEntry {
+  readonly vault: string;
+  readonly resource: string;
+  readonly id: string;
+  readonly manifest?: Manifest;
+  /** Why the manifest could not be read. */
+  readonly error?: unknown;
+}
+
+/** Names of the resources that have backups in a vault. */
+export async function listResources(store: ObjectStore): Promise<string[]> {
+  return await store.folders(layout.manifests());
+}
+
+/** Ids of a resource's backups in a vault, oldest first. */
+export async function listBackupIds(store: ObjectStore, resource: string): Promise<string[]> {
+  const prefix = layout.manifests(resource);
+  const ids: string[] = [];
+  for await (const { key } of store.list(prefix)) {
+    if (key.endsWith('.json')) ids.push(key.slice(prefix.length, -'.json'.length));
+  }
+  return ids;
+}
+
+/** All backups of a resource in a vault, oldest first; a manifest that cannot be read is an entry with its error. */
+export async function listBackups(store: ObjectStore, resource: string): Promise<CatalogEntry[]> {
+  const ids = await listBackupIds(store, resource);
+  const entries: CatalogEntry[] = new Array(ids.length);
+  await forEachLimit(ids.entries(), READS_IN_FLIGHT, async ([place, id]) => {
+    const common = { vault: store.name, resource, id };
+    try {
+      entries[place] = { ...common, manifest: await readManifest(store, resource, id) };
+    } catch (error) {
+      entries[place] = { ...common, error };
+    }
+  });
+  return entries;
+}
+
+export async function readManifest(store: ObjectStore, resource: string, id: string): Promise<Manifest> {
+  const key = layout.manifest(resource, id);
+  const manifest = decodeManifest(await store.read(key), `${store.location}/${key}`);
+  if (manifest.id !== id || manifest.resource !== resource) {
+    throw new DrError('corrupt', `the manifest is that of backup ${manifest.id} of ${manifest.resource}`, {
+      where: `${store.location}/${key}`,
+      next: 'Restore from another vault (--vault NAME), then repair this one from it.',
+    });
+  }
+  return manifest;
+}
+
+/**
+ * The newest backup of a resource in a vault whose recovery point is not after `atMs`; undefined if there is none. A newer one whose
+ * manifest is damaged is an error, never passed over in silence.
+ */
+export async function newestBackup(
+  store: ObjectStore,
+  resource: string,
+  atMs: number = Number.POSITIVE_INFINITY,
+): Promise<Manifest | undefined> {
+  const ids = await listBackupIds(store, resource);
+  for (const id of ids.reverse()) {
+    const manifest = await readManifest(store, resource, id);
+    if (Date.parse(manifest.recoveryPoint) <= atMs) return manifest;
+  }
+  return undefined;
+}
+
+/** What went wrong with an entry, in one line. */
+export function entryError(entry: CatalogEntry): string | undefined {
+  return entry.error === undefined ? undefined : messageOf(entry.error);
+}

@@ -1,0 +1,37 @@
+import type { Clock } from '../base/clock.ts';
+import type { Log } from '../base/log.ts';
+import type { OnProgress } from '../base/progress.ts';
+import type { KeyPolicy } from '../vault/keys.ts';
+import type { LostVault } from '../vault/mirror.ts';
+import type { SealPool } from '../vault/seal-pool.ts';
+import type { ObjectStore } from '../vault/store.ts';
+import type { Manifest } from './manifest.ts';
+
+/** What every backup needs, whatever its resource. */
+export interface BackupContext {
+  /** All vaults, reachable or not. */
+  readonly stores: readonly ObjectStore[];
+  readonly keyPolicy: KeyPolicy;
+  readonly pool: SealPool;
+  /** The site whose system is backed up. */
+  readonly site: string;
+  /** `dr 0.1.0`. */
+  readonly tool: string;
+  readonly compressionLevel: number;
+  readonly partBytes: number;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly onProgress?: OnProgress | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** The outcome of one backup. */
+export interface TakenBackup {
+  readonly manifest: Manifest;
+  /** Vaults that hold the whole backup. */
+  readonly vaults: readonly string[];
+  /** Vaults that lack it, and why. */
+  readonly lost: readonly LostVault[];
+  /** The newest backup already has this content, so none was made; `manifest` is that one. */
+  readonly unchanged: boolean;
+}

@@ -1,0 +1,287 @@
+import { type FileHandle, open } from 'node:fs/promises';
+import { forEachLimit } from '../base/concurrency.ts';
+import { DrError, fileError } from '../base/errors.ts';
+import type { OnProgress } from '../base/progress.ts';
+import type { KeyRing } from '../vault/keys.ts';
+import type { SliceTarget } from '../vault/seal-jobs.ts';
+import type { SealPool } from '../vault/seal-pool.ts';
+import type { ObjectStore } from '../vault/store.ts';
+import type { Extent, IndexEntry } from './index-format.ts';
+import { readIndex } from './index-reader.ts';
+import type { Manifest } from './manifest.ts';
+import { treeChecksum } from './pack-writer.ts';
+import { RestoreTarget, secondsOf } from './restore-target.ts';
+
+/** One read from a vault takes up to this many bytes and frames: large enough for throughput, small enough for parallelism. */
+const READ_BYTES = 8 * 1024 * 1024;
+const READ_FRAMES = 8;
+/** Slices planned before they are worked off: bounds memory whatever the size of the backup. */
+const BATCH_SLICES = 20_000;
+
+export interface RestoreOptions {
+  readonly store: ObjectStore;
+  readonly manifest: Manifest;
+  readonly keyRing: KeyRing;
+  readonly pool: SealPool;
+  /** New or empty directory. */
+  readonly target: string;
+  /** Restore user and group ids; default: when running as root. */
+  readonly owners?: boolean;
+  /** Another absolute place for an entry (tablespaces). */
+  readonly relocate?: (entryPath: string) => string | undefined;
+  readonly onProgress?: OnProgress | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+export interface RestoreResult {
+  readonly entries: number;
+  readonly bytes: number;
+}
+
+/**
+ * Restores one backup from one vault into an empty directory: frames are read, authenticated, decompressed, checked and written in
+ * parallel, each slice to its place. Either everything is there and verified, or this throws and the directory keeps its marker
+ * of an incomplete restore.
+ */
+export async function restoreBackup(options: RestoreOptions): Promise<RestoreResult> {
+  const { store, manifest, keyRing, target } = options;
+  const directory = new RestoreTarget(target, {
+    owners: options.owners ?? process.getuid?.() === 0,
+    ...(options.relocate ? { relocate: options.relocate } : {}),
+  });
+  // Keys and index first: a wrong identity or a missing index must not leave anything behind.
+  await openKeys(store, manifest, keyRing);
+  await directory.prepare(`backup ${manifest.id} of ${manifest.resource}`);
+  const restore = new Restore(options, directory);
+  let batch = 0;
+  try {
+    for await (const entry of readIndex(store, manifest, keyRing, options.signal)) {
+      batch += await restore.plan(entry);
+      if (batch >= BATCH_SLICES) {
+        await restore.work();
+        batch = 0;
+      }
+    }
+    await restore.work();
+    await directory.complete();
+  } catch (error) {
+    await restore.abandon();
+    throw fileError(error, target, 'restore');
+  }
+  return { entries: manifest.entries, bytes: restore.bytes };
+}
+
+/** Reads the whole of a backup and checks every digest without writing anything. */
+export async function readBackup(
+  options: Omit<RestoreOptions, 'target' | 'owners' | 'relocate'>,
+): Promise<RestoreResult> {
+  const restore = new Restore(options, undefined);
+  let batch = 0;
+  for await (const entry of readIndex(options.store, options.manifest, options.keyRing, options.signal)) {
+    batch += await restore.plan(entry);
+    if (batch >= BATCH_SLICES) {
+      await restore.work();
+      batch = 0;
+    }
+  }
+  await restore.work();
+  return { entries: options.manifest.entries, bytes: restore.bytes };
+}
+
+async function openKeys(store: ObjectStore, manifest: Manifest, keyRing: KeyRing): Promise<void> {
+  const ids = new Set([manifest.index, ...manifest.parts].flatMap(({ keyId }) => (keyId === undefined ? [] : [keyId])));
+  for (const id of ids) await keyRing.open(store, id);
+}
+
+interface FramePlan {
+  readonly extent: Extent;
+  readonly slices: Array<{ readonly extent: Extent; readonly file: FilePlan }>;
+}
+
+interface FilePlan {
+  readonly entry: IndexEntry;
+  readonly absolute: Buffer | undefined;
+  /** Extents not written yet. */
+  outstanding: number;
+  handle: Promise<FileHandle> | undefined;
+}
+
+class Restore {
+  readonly #options: Omit<RestoreOptions, 'target' | 'owners' | 'relocate'>;
+  readonly #target: RestoreTarget | undefined;
+  readonly #frames = new Map<string, FramePlan>();
+  readonly #open = new Set<FilePlan>();
+  bytes = 0;
+
+  constructor(options: Omit<RestoreOptions, 'target' | 'owners' | 'relocate'>, target: RestoreTarget | undefined) {
+    this.#options = options;
+    this.#target = target;
+  }
+
+  /** Takes up one entry; returns how many slices it added. */
+  async plan(entry: IndexEntry): Promise<number> {
+    if (entry.type !== 'file') {
+      await this.#target?.addOther(entry);
+      return 1;
+    }
+    this.#checkShape(entry);
+    const absolute = await this.#target?.place(entry);
+    const file: FilePlan = { entry, absolute, outstanding: entry.extents.length, handle: undefined };
+    if (absolute) this.#target?.addFile(absolute);
+    if (entry.extents.length === 0 && absolute) {
+      await this.#handleOf(file, absolute);
+      await this.#finish(file);
+    }
+    for (const extent of entry.extents) {
+      const id = `${extent.part}:${extent.frameOffset}`;
+      let frame = this.#frames.get(id);
+      if (!frame) {
+        frame = { extent, slices: [] };
+        this.#frames.set(id, frame);
+      }
+      frame.slices.push({ extent, file });
+    }
+    return entry.extents.length + 1;
+  }
+
+  /** Reads and writes everything planned so far. */
+  async work(): Promise<void> {
+    const frames = [...this.#frames.values()].sort(
+      (a, b) => a.extent.part - b.extent.part || a.extent.frameOffset - b.extent.frameOffset,
+    );
+    this.#frames.clear();
+    const inFlight = Math.max(6, this.#options.pool.depth + 2);
+    await forEachLimit(runsOf(frames), inFlight, (run) => this.#restoreRun(run));
+  }
+
+  /** Closes what is open after a failure. */
+  async abandon(): Promise<void> {
+    for (const file of this.#open) {
+      const handle = await file.handle?.catch(() => undefined);
+      await handle?.close().catch(() => undefined);
+    }
+  }
+
+  async #restoreRun(run: readonly FramePlan[]): Promise<void> {
+    const { store, manifest, pool, signal, onProgress } = this.#options;
+    const [first, last] = [run[0], run.at(-1)];
+    if (!first || !last) return;
+    signal?.throwIfAborted();
+    const part = manifest.parts[first.extent.part];
+    if (!part) throw this.#damaged(`the index names part ${first.extent.part}, which the manifest does not have`);
+    const where = `${store.location}/${part.key}`;
+    const secret = part.keyId === undefined ? undefined : (await this.#options.keyRing.open(store, part.keyId)).secret;
+    const offset = first.extent.frameOffset;
+    const length = last.extent.frameOffset + last.extent.frameLength - offset;
+    const bytes = await store.read(part.key, { offset, length }, { signal });
+    const frames = [];
+    for (const { extent, slices } of run) {
+      frames.push({
+        offset: extent.frameOffset - offset,
+        length: extent.frameLength,
+        counter: extent.counter,
+        context: part.context,
+        secret,
+        where: `${where} (bytes ${extent.frameOffset}–${extent.frameOffset + extent.frameLength - 1})`,
+        slices: await Promise.all(slices.map(({ extent: slice, file }) => this.#sliceTarget(slice, file))),
+      });
+    }
+    const job = { kind: 'write' as const, bytes: bytes.buffer as ArrayBuffer, byteOffset: bytes.byteOffset, frames };
+    this.bytes += (await pool.write(job)).bytes;
+    for (const { slices } of run) {
+      for (const { file } of slices) if (--file.outstanding === 0) await this.#finish(file);
+    }
+    onProgress?.({
+      task: `restore ${manifest.resource}`,
+      done: this.bytes,
+      total: manifest.logicalBytes,
+      unit: 'bytes',
+      detail: `from ${store.name}`,
+    });
+  }
+
+  async #sliceTarget(extent: Extent, file: FilePlan): Promise<SliceTarget> {
+    const { entry, absolute } = file;
+    const common = {
+      rawOffset: extent.rawOffset,
+      length: extent.length,
+      digest: extent.digest,
+      name: absolute?.toString('utf8') ?? entry.path.toString('utf8'),
+    };
+    if (!absolute) return { ...common, to: { nowhere: true } };
+    if (extent.length === entry.size) {
+      const attributes = {
+        mode: entry.mode,
+        owner: this.#target?.owner(entry),
+        modifiedSeconds: secondsOf(entry.mtimeNs),
+      };
+      return { ...common, to: { create: absolute, attributes } };
+    }
+    const handle = await this.#handleOf(file, absolute);
+    return { ...common, to: { fd: handle.fd, position: extent.position } };
+  }
+
+  async #handleOf(file: FilePlan, absolute: Buffer): Promise<FileHandle> {
+    file.handle ??= open(absolute, 'wx', 0o600);
+    this.#open.add(file);
+    return await file.handle;
+  }
+
+  async #finish(file: FilePlan): Promise<void> {
+    const { entry } = file;
+    const handle = await file.handle;
+    if (!handle) return;
+    this.#open.delete(file);
+    try {
+      // Also makes holes at the end, and the size of a file that is nothing but one.
+      await handle.truncate(entry.size);
+      const owner = this.#target?.owner(entry);
+      if (owner) await handle.chown(owner.uid, owner.gid);
+      await handle.chmod(entry.mode);
+      await handle.utimes(secondsOf(entry.mtimeNs), secondsOf(entry.mtimeNs));
+    } finally {
+      await handle.close();
+    }
+  }
+
+  /** Extents must lie in order inside the file and add up to its recorded checksum. */
+  #checkShape(entry: IndexEntry): void {
+    let end = 0;
+    for (const extent of entry.extents) {
+      if (extent.position < end || extent.digest.length !== 32) throw this.#damaged('extents overlap');
+      end = extent.position + extent.length;
+    }
+    if (end > entry.size) throw this.#damaged('an extent reaches beyond its file');
+    if (!entry.checksum?.equals(treeChecksum(entry.extents, entry.size))) {
+      throw this.#damaged(`the checksum of ${entry.path.toString('utf8')} does not fit its extents`);
+    }
+  }
+
+  #damaged(reason: string): DrError {
+    const { store, manifest } = this.#options;
+    return new DrError('corrupt', `the index of backup ${manifest.id} is damaged: ${reason}`, {
+      where: `${store.location}/${manifest.index.key}`,
+      next: 'Restore from another vault (--vault NAME), then repair this one from it.',
+    });
+  }
+}
+
+/** Neighbouring frames of a part, joined into reads. */
+function* runsOf(frames: readonly FramePlan[]): Generator<FramePlan[]> {
+  let run: FramePlan[] = [];
+  for (const frame of frames) {
+    const [first, last] = [run[0], run.at(-1)];
+    if (first && last) {
+      const adjacent =
+        frame.extent.part === last.extent.part &&
+        frame.extent.frameOffset === last.extent.frameOffset + last.extent.frameLength &&
+        frame.extent.frameOffset + frame.extent.frameLength - first.extent.frameOffset <= READ_BYTES;
+      if (!adjacent || run.length >= READ_FRAMES) {
+        yield run;
+        run = [];
+      }
+    }
+    run.push(frame);
+  }
+  if (run.length > 0) yield run;
+}
