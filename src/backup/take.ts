@@ -28,7 +28,7 @@ export interface TakeOptions {
   /** An existing backup that makes this one unnecessary when its content is the same. */
   readonly unlessEqualTo?: Manifest | undefined;
   /** Called when everything but the manifest is stored: what must be true before the backup may count (its WAL is archived). */
-  readonly beforeCommit?: (packed: PackedContent) => Promise<void>;
+  readonly beforeCommit?: (packed: PackedContent) => Promise<Note[]>;
 }
 
 /**
@@ -71,7 +71,7 @@ export async function takeBackup(context: BackupContext, options: TakeOptions): 
     await discard(mirror, created?.objectKey, stored);
     return { manifest: known, vaults: mirror.complete.map(({ name }) => name), lost: mirror.lost, unchanged: true };
   }
-  await options.beforeCommit?.(packed);
+  const lateNotes = (await options.beforeCommit?.(packed)) ?? [];
   const lostNotes = mirror.lost.map(({ vault, reason }) => ({
     kind: 'vault-lost' as const,
     subject: vault,
@@ -95,7 +95,7 @@ export async function takeBackup(context: BackupContext, options: TakeOptions): 
     contentDigest: stored.contentDigest,
     index: stored.index,
     parts: stored.parts,
-    notes: [...packed.notes, ...lostNotes],
+    notes: [...packed.notes, ...lateNotes, ...lostNotes],
     ...(packed.database ? { database: packed.database } : {}),
   };
   await mirror.create(layout.manifest(options.resource, backupId), encodeManifest(manifest), context.signal);
