@@ -6,6 +6,8 @@ export interface Config {
   readonly objectives: { readonly rtoMs: number; readonly rpoMs: number };
   readonly vaults: Readonly<Record<string, VaultConfig>>;
   readonly sites: Readonly<Record<string, SiteConfig>>;
+  /** True = the file accepts in writing that all copies lie in one region. */
+  readonly allowSingleRegion: boolean;
   /** The first active site; afterwards the record in the vaults says who is active. */
   readonly active: string;
   readonly encryption: 'none' | { readonly recipients: readonly string[] };
@@ -108,10 +110,15 @@ export interface VerificationConfig {
   readonly checks: Readonly<Record<string, readonly string[]>>;
 }
 
-/** What a runbook asks of the recovered system: URLs by site. */
+/** What a runbook asks of the recovered system, by site. */
 export interface ValidationConfig {
-  readonly http: ReadonlyArray<{ readonly site: string; readonly url: string; readonly status: number; readonly contains: string | undefined }>;
-  /** Seconds of healthy answers that the stabilize stage waits for, in milliseconds. */
+  readonly http: ReadonlyArray<{
+    readonly site: string;
+    readonly url: string;
+    readonly status: number;
+    readonly contains: string | undefined;
+  }>;
+  /** How long the stabilize stage wants healthy answers, milliseconds. */
   readonly stabilizeMs: number;
 }
 

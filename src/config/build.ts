@@ -1,0 +1,126 @@
+import { availableParallelism, tmpdir, userInfo } from 'node:os';
+import { dirname, join, resolve } from 'node:path';
+import { parseDatabaseUrl } from './scalars.ts';
+import type { ConfigFile } from './schema.ts';
+import type { Config, DatabaseConfig, DatabaseTarget, DirectoryConfig, TrafficConfig } from './types.ts';
+
+type Section<Name extends 'databases' | 'data' | 'configuration' | 'traffic'> = ConfigFile[Name][string];
+
+/** The configuration that the rest of dr works with: names inside the entries, dependent defaults filled in. */
+export function buildConfig(file: ConfigFile, source: Config['source']): Config {
+  const { rto: rtoMs, rpo: rpoMs } = file.objectives;
+  return {
+    version: 1,
+    source,
+    objectives: { rtoMs, rpoMs },
+    vaults: mapValues(file.vaults, (vault, name) => ({
+      name,
+      region: vault.region,
+      url: vault.url,
+      endpoint: vault.endpoint,
+      forcePathStyle: vault.forcePathStyle,
+      credentials: vault.credentials,
+    })),
+    allowSingleRegion: file.allowSingleRegion,
+    sites: mapValues(file.sites, (site, name) => ({ name, ...site })),
+    active: file.active,
+    encryption: file.encryption,
+    databases: mapValues(file.databases, (database, name) => buildDatabase(name, database, rpoMs)),
+    data: mapValues(file.data, (data, name) => buildDirectory(name, 'data', data)),
+    configuration: mapValues(file.configuration, (settings, name) => buildDirectory(name, 'configuration', settings)),
+    traffic: mapValues(file.traffic, (traffic, name) => buildTraffic(name, traffic)),
+    verification: file.verification,
+    validation: {
+      http: file.validation.http.map((check) => ({ ...check, contains: check.contains })),
+      stabilizeMs: file.validation.stabilize,
+    },
+    daemon: { listen: file.daemon.listen, retentionSchedule: file.daemon.retention },
+    backup: {
+      compressionLevel: file.backup.compressionLevel,
+      partBytes: file.backup.partSize,
+      workers: file.backup.workers ?? availableParallelism(),
+      keepAtLeast: file.backup.keepAtLeast,
+    },
+    postgresql: file.postgresql,
+    // One folder per user: another user's folder in a shared /tmp is neither writable nor to be trusted.
+    scratch: file.scratch ?? join(tmpdir(), `dr-${userInfo().uid}`),
+    runbooks: file.runbooks === undefined ? undefined : resolve(dirname(source.path), file.runbooks),
+  };
+}
+
+function buildDatabase(name: string, database: Section<'databases'>, rpoMs: number): DatabaseConfig {
+  return {
+    name,
+    url: database.url,
+    schedule: database.schedule,
+    retentionMs: database.retention,
+    rpoMs: database.rpo ?? rpoMs,
+    wal: {
+      enabled: database.wal.enabled,
+      flushEveryMs: database.wal.flushEvery,
+      slot: database.wal.slot ?? `dr_${name.toLowerCase().replace(/-/g, '_')}`.slice(0, 63),
+      durable: database.wal.durable,
+    },
+    recover: mapValues(
+      database.recover,
+      (target): DatabaseTarget => ({
+        dataDirectory: target.dataDirectory,
+        port: target.port,
+        listen: target.listen,
+        url: target.url ?? relocate(database.url, target.listen, target.port),
+        user: target.user,
+        parameters: target.parameters,
+      }),
+    ),
+  };
+}
+
+function buildDirectory(name: string, kind: 'data' | 'configuration', section: Section<'data'>): DirectoryConfig {
+  return {
+    name,
+    kind,
+    path: section.path,
+    schedule: section.schedule,
+    retentionMs: section.retention,
+    rpoMs: section.rpo,
+    exclude: section.exclude,
+    allowEmpty: section.allowEmpty,
+    recover: section.recover,
+  };
+}
+
+function buildTraffic(name: string, traffic: Section<'traffic'>): TrafficConfig {
+  const { zone, record, type, ttl, endpoint, nameservers, credentials } = traffic.route53;
+  return {
+    name,
+    route53: {
+      zone: zone.replace('/hostedzone/', ''),
+      record: record.replace(/\.$/, ''),
+      type,
+      ttlSeconds: ttl,
+      endpoint,
+      nameservers,
+      credentials,
+    },
+    endpoints: traffic.endpoints,
+  };
+}
+
+/** The same database and user at another address; addresses that mean "everywhere" are reached by the loopback. */
+export function relocate(url: string, listen: string, port: number): string {
+  const moved = parseDatabaseUrl(url);
+  if (moved === undefined) return url;
+  const first = listen.split(',')[0]?.trim() ?? '';
+  const host = first === '*' || first === '0.0.0.0' || first === '::' ? '127.0.0.1' : first;
+  moved.hostname = host.includes(':') ? `[${host}]` : host;
+  moved.port = String(port);
+  for (const parameter of ['host', 'hostaddr', 'port']) moved.searchParams.delete(parameter);
+  return moved.toString();
+}
+
+function mapValues<In, Out>(
+  record: Readonly<Record<string, In>>,
+  build: (value: In, name: string) => Out,
+): Record<string, Out> {
+  return Object.fromEntries(Object.entries(record).map(([name, value]) => [name, build(value, name)]));
+}

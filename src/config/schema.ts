@@ -1,0 +1,271 @@
+import { z } from 'zod';
+import { cadenceForms } from './cadence.ts';
+import {
+  absolutePath,
+  cadence,
+  databaseUrl,
+  duration,
+  flag,
+  httpUrl,
+  listenAddress,
+  name,
+  size,
+  someText,
+  vaultUrl,
+  whole,
+} from './scalars.ts';
+
+/**
+ * The shape of the configuration file, key by key. This one table gives the types, the defaults, the JSON schema and the
+ * reference in `docs/configuration.md`: what is described here is described everywhere.
+ */
+
+const credentials = z
+  .strictObject({
+    accessKeyId: someText('the access key id').describe('Access key id.'),
+    secretAccessKey: someText('the secret access key').describe('Secret access key; write it as ${NAME}.'),
+  })
+  .optional()
+  .describe('Only for an endpoint with keys of its own; otherwise the AWS credential chain is used.');
+
+const vault = z.strictObject({
+  region: someText('the region the store lies in').describe('Region the store lies in, for example eu-west-1.'),
+  url: vaultUrl().describe('s3://bucket/prefix or file:///dir.'),
+  endpoint: httpUrl().optional().describe('URL of an S3 service other than AWS.'),
+  forcePathStyle: flag()
+    .prefault(false)
+    .describe('True = bucket in the path, as most S3 services other than AWS want.'),
+  credentials,
+});
+
+const site = z.strictObject({
+  region: someText('the region of the site').describe('Region the site runs in.'),
+  vault: someText('the name of a vault').describe('The vault that lies in the region of this site.'),
+});
+
+const databaseTarget = z.strictObject({
+  dataDirectory: absolutePath().describe(
+    'Data directory of the recovered server; must be empty or absent when recovering.',
+  ),
+  port: whole(1, 65_535).prefault(5432).describe('Port of the recovered server.'),
+  listen: someText('an address').prefault('127.0.0.1').describe('Address the recovered server listens on ("*" = all).'),
+  url: databaseUrl()
+    .optional()
+    .describe("How clients of that site connect; default: the active site's URL with this listen address and port."),
+  user: someText('a user name')
+    .optional()
+    .describe(
+      'Operating system user that runs the server when dr runs as root; default: owner of the data directory, else postgres.',
+    ),
+  parameters: z
+    .record(
+      z.string().regex(/^[a-z][a-z0-9_.]*$/, { error: 'is no PostgreSQL parameter name' }),
+      z
+        .union([z.string(), z.number(), z.boolean()], { error: 'must be text, a number, true or false' })
+        .transform(String),
+    )
+    .prefault({})
+    .describe('PostgreSQL settings of the recovered server, over those of the original.'),
+});
+
+const database = z.strictObject({
+  url: databaseUrl().describe(
+    "The active site's server, with replication rights: postgresql://user@host:5432/database. Write secrets as ${NAME}.",
+  ),
+  schedule: cadence().prefault('every 6 hours').describe('When a base backup is taken.'),
+  retention: duration().prefault('30 days').describe('How long backups and their WAL are kept.'),
+  rpo: duration().optional().describe('Most that may be lost of this database; default: objectives.rpo.'),
+  wal: z
+    .strictObject({
+      enabled: flag().prefault(true).describe('False = base backups only: then the schedule alone must meet the RPO.'),
+      flushEvery: duration().prefault('5s').describe('How soon committed changes are in the vaults.'),
+      slot: z
+        .string({ error: 'must be the name of a replication slot' })
+        .regex(/^[a-z0-9_]{1,63}$/, { error: 'slot names have up to 63 lower-case letters, digits and "_"' })
+        .optional()
+        .describe('Physical replication slot; default: dr_ and the name of the database.'),
+      durable: z
+        .enum(['all', 'any'])
+        .prefault('all')
+        .describe('WAL is acknowledged to the server when it is in all vaults, or in any one.'),
+    })
+    .prefault({})
+    .describe('Continuous archiving of the write-ahead log: what makes an RPO of seconds.'),
+  recover: z.record(name(), databaseTarget).prefault({}).describe('Where each other site brings it up, by site.'),
+});
+
+const directory = (schedule: string, retention: string, what: string) =>
+  z.strictObject({
+    path: absolutePath().describe(`Folder at the active site that holds the ${what}.`),
+    schedule: cadence().prefault(schedule).describe('When a backup is taken.'),
+    retention: duration().prefault(retention).describe('How long backups are kept.'),
+    rpo: duration().optional().describe('Most that may be lost; default: what the schedule gives.'),
+    exclude: z
+      .array(someText('a pattern'))
+      .prefault([])
+      .describe('Glob patterns, relative to the path, of what is left out.'),
+    allowEmpty: flag().prefault(false).describe('True = an empty folder is a good backup; otherwise it is a failure.'),
+    recover: z
+      .record(name(), z.strictObject({ path: absolutePath().describe('Folder that is filled at that site.') }))
+      .prefault({})
+      .describe('Where each other site brings it up, by site.'),
+  });
+
+const traffic = z.strictObject({
+  route53: z
+    .strictObject({
+      zone: z
+        .string()
+        .regex(/^(\/hostedzone\/)?[A-Z0-9]{1,32}$/, {
+          error: 'must be the id of a hosted zone, for example Z0123456789',
+        })
+        .describe('Id of the hosted zone.'),
+      record: someText('the name of the record').describe('Fully qualified name that clients use.'),
+      type: z.enum(['A', 'AAAA', 'CNAME']).prefault('A').describe('Type of the record.'),
+      ttl: whole(0, 86_400)
+        .prefault(30)
+        .describe('Seconds that resolvers may keep the answer; 60 or less for a quick failover.'),
+      endpoint: httpUrl().optional().describe('URL of a Route 53 compatible service other than AWS.'),
+      nameservers: z
+        .array(someText('host or host:port'))
+        .min(1)
+        .optional()
+        .describe("Authoritative servers to ask, host or host:port; default: the zone's own."),
+      credentials,
+    })
+    .describe('The name is a record in Route 53.'),
+  endpoints: z
+    .record(name(), someText('an address or host name'))
+    .describe('What the name points to when a site is active, by site.'),
+});
+
+const httpCheck = z.strictObject({
+  site: someText('the name of a site').describe('The site that serves it.'),
+  url: httpUrl().describe('What is asked, with GET.'),
+  status: whole(100, 599).prefault(200).describe('The expected status.'),
+  contains: someText().optional().describe('Text that the answer must hold.'),
+});
+
+/** The whole file. Every object is strict: a key that is not known is an error. */
+export const fileSchema = z.strictObject({
+  version: z
+    .literal(1, { error: 'must be 1: this dr reads version 1 of the configuration' })
+    .describe('Version of this file format.'),
+  objectives: z
+    .strictObject({
+      rto: duration().prefault('1h').describe('How long recovery may take.'),
+      rpo: duration().prefault('15m').describe('How much of a database may be lost.'),
+    })
+    .prefault({})
+    .describe('What is promised. A cadence that cannot meet it is refused.'),
+  vaults: z.record(name(), vault).describe('Object stores for backups, by name; every backup goes to all of them.'),
+  allowSingleRegion: flag()
+    .prefault(false)
+    .describe('True = accept that all copies lie in one region and are lost with it.'),
+  sites: z.record(name(), site).describe('Places where the protected system can run, by name.'),
+  active: someText('the name of a site').describe(
+    'The site that is active at first; later the record in the vaults says which.',
+  ),
+  encryption: z
+    .union(
+      [
+        z.literal('none'),
+        z.strictObject({
+          recipients: z
+            .array(someText('an age public key'))
+            .min(1, { error: 'needs at least one age public key' })
+            .describe('age public keys (age1…). The identities that open the vaults are never in this file.'),
+        }),
+      ],
+      { error: 'must be "recipients" with age public keys, or the word: none' },
+    )
+    .describe('Who can read the vaults; "none" stores everything readable.'),
+  databases: z.record(name(), database).prefault({}).describe('PostgreSQL databases (servers) to protect, by name.'),
+  data: z
+    .record(name(), directory('daily', '90 days', 'application data'))
+    .prefault({})
+    .describe('Folders of application data to protect, by name.'),
+  configuration: z
+    .record(name(), directory('on change', '1 year', 'configuration'))
+    .prefault({})
+    .describe('Folders of configuration to protect, by name.'),
+  traffic: z.record(name(), traffic).prefault({}).describe('Names that are pointed to the recovery site, by name.'),
+  verification: z
+    .strictObject({
+      schedule: z
+        .union([z.literal('never').transform(() => undefined), cadence()], {
+          error: `must be ${cadenceForms}, or never`,
+        })
+        .prefault('daily')
+        .describe('When the newest recovery points are restored and checked; "never" = only by command.'),
+      checks: z
+        .record(name(), z.array(someText('an SQL statement')))
+        .prefault({})
+        .describe(
+          'SQL by database; each statement returns one row whose first column is true or a number other than 0.',
+        ),
+    })
+    .prefault({})
+    .describe('Scheduled proof that the backups restore.'),
+  validation: z
+    .strictObject({
+      http: z.array(httpCheck).prefault([]).describe('What a recovered site must answer.'),
+      stabilize: duration()
+        .prefault('1m')
+        .describe('How long the answers must stay good after traffic was redirected.'),
+    })
+    .prefault({})
+    .describe('What a failover checks before and after redirecting traffic.'),
+  daemon: z
+    .strictObject({
+      listen: listenAddress()
+        .prefault('127.0.0.1:8080')
+        .describe('Where /health, /ready, /startup and /metrics are served.'),
+      retention: cadence().prefault('daily').describe('When retention is applied.'),
+    })
+    .prefault({})
+    .describe('The daemon.'),
+  backup: z
+    .strictObject({
+      compressionLevel: whole(1, 19).prefault(3).describe('zstd level.'),
+      partSize: size(2 ** 20, 2 ** 28, 'from 1 MiB to 256 MiB')
+        .prefault('16MiB')
+        .describe('Size of the stored objects.'),
+      workers: whole(1, 256).optional().describe('Frames compressed at once; default: the number of cores.'),
+      keepAtLeast: whole(1, 1000)
+        .prefault(3)
+        .describe('Newest good backups of each resource that retention never deletes.'),
+    })
+    .prefault({})
+    .describe('Tuning of backups.'),
+  postgresql: z
+    .strictObject({
+      binaries: z
+        .array(absolutePath())
+        .prefault([])
+        .describe('Folders with PostgreSQL programs (bin), looked into before the usual places.'),
+    })
+    .prefault({})
+    .describe('PostgreSQL programs for restores and verification.'),
+  scratch: absolutePath()
+    .optional()
+    .describe(
+      "Folder for scratch restores and caches; default: a folder of this user in the system's temporary folder.",
+    ),
+  runbooks: someText('a path')
+    .optional()
+    .describe('Folder of your runbooks, absolute or relative to this file; default: those that come with dr.'),
+});
+
+/** The file as parsed: defaults filled in, lengths of time in milliseconds, names not yet checked against each other. */
+export type ConfigFile = z.output<typeof fileSchema>;
+
+/** JSON Schema (draft 7, what editors understand best) of the file as it is written. */
+export function jsonSchema(): object {
+  return {
+    title: 'dr configuration',
+    description:
+      'Configuration of dr, the disaster recovery orchestrator. Text values may hold ${NAME} or ${NAME:-default} references to the environment.',
+    ...z.toJSONSchema(fileSchema, { io: 'input', target: 'draft-7' }),
+  };
+}
