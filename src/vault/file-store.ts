@@ -1,0 +1,262 @@
+import { randomBytes } from 'node:crypto';
+import { constants } from 'node:fs';
+import { link, lstat, open, rename, unlink } from 'node:fs/promises';
+import { dirname, join, resolve } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { forEachLimit } from '../base/concurrency.ts';
+import { codeOf, DrError, fileError } from '../base/errors.ts';
+import { type Log, silentLog } from '../base/log.ts';
+import { FileRoot, orUndefined, syncDirectory, temporaryFolder } from './file-root.ts';
+import { walkFiles } from './file-walk.ts';
+import { compareKeys, newStats, requireFolder, requireKeyPrefix, requireObjectKey } from './object-key.ts';
+import type { Body, ByteRange, CallOptions, CreateOptions, ObjectInfo, ObjectStore, RequestKind } from './store.ts';
+
+/** Bytes per write call: larger ones cost more CPU in the kernel than they save in calls. */
+const WRITE_BYTES = 1024 * 1024;
+
+/**
+ * A vault in a directory. Objects are files; an object appears whole or not at all: it is written and synced under `.tmp/`
+ * and then linked to its name, which fails when the name is taken. Directories are synced before `created` is answered.
+ */
+export class FileStore implements ObjectStore {
+  readonly name: string;
+  readonly region: string;
+  readonly location: string;
+  readonly stats = newStats();
+  readonly #root: FileRoot;
+
+  constructor(options: { readonly name: string; readonly region: string; readonly root: string; readonly log?: Log }) {
+    this.name = options.name;
+    this.region = options.region;
+    const root = resolve(options.root);
+    this.location = pathToFileURL(root).href;
+    this.#root = new FileRoot(root, options.name, this.location, options.log ?? silentLog);
+  }
+
+  async prepare(): Promise<void> {
+    await this.#doing('prepare the directory of', '', () => this.#root.make());
+  }
+
+  async create(key: string, body: Body, options: CreateOptions = {}): Promise<'created' | 'exists'> {
+    await this.#begin('create', options, key);
+    return this.#doing('store an object in', key, async () => {
+      const target = this.#root.pathOf(key);
+      // Knowing early spares writing the body; the link below decides all the same.
+      if ((await orUndefined(lstat(target))) !== undefined) return this.#taken(target);
+      const temp = await this.#writeTemporary(body, options);
+      try {
+        const linked = await this.#place(key, target, async () => {
+          try {
+            await link(temp, target);
+            return true;
+          } catch (error) {
+            if (codeOf(error) !== 'EEXIST') throw error;
+            // NFS: the answer to a link that worked may be lost, and the call repeated by the client finds its own.
+            return (await lstat(temp)).nlink === 2;
+          }
+        });
+        return linked ? 'created' : await this.#taken(target);
+      } finally {
+        await unlink(temp).catch(() => {}); // What stays is swept after a day.
+      }
+    });
+  }
+
+  async overwrite(key: string, body: Body, options: CreateOptions = {}): Promise<void> {
+    await this.#begin('overwrite', options, key);
+    await this.#doing('store an object in', key, async () => {
+      const target = this.#root.pathOf(key);
+      const temp = await this.#writeTemporary(body, options);
+      try {
+        await this.#place(key, target, () => rename(temp, target));
+      } catch (error) {
+        await unlink(temp).catch(() => {});
+        throw error;
+      }
+    });
+  }
+
+  async read(key: string, range?: ByteRange, options: CallOptions = {}): Promise<Buffer> {
+    await this.#begin('read', options, key);
+    const where = `${this.location}/${key}`;
+    const missing = () => new DrError('not-found', `vault ${this.name} has no object ${key}`, { where });
+    return this.#doing('read an object of', key, async () => {
+      const path = this.#root.pathOf(key);
+      if (!(await this.#root.requireInside(dirname(path)))) throw missing();
+      const handle = await orUndefined(open(path, constants.O_RDONLY | constants.O_NOFOLLOW));
+      if (!handle) throw missing();
+      try {
+        const info = await handle.stat();
+        if (!info.isFile()) throw missing();
+        const offset = range?.offset ?? 0;
+        const length = range?.length ?? info.size;
+        if (offset + length > info.size) {
+          throw new DrError('corrupt', `${key} has ${info.size} bytes, ${offset + length} are needed`, { where });
+        }
+        const bytes = Buffer.allocUnsafe(length);
+        for (let done = 0; done < length; ) {
+          const { bytesRead } = await handle.read(bytes, done, length - done, offset + done);
+          if (bytesRead === 0) throw new DrError('corrupt', `${key} became shorter while it was read`, { where });
+          done += bytesRead;
+        }
+        this.stats.bytesIn += length;
+        return bytes;
+      } finally {
+        await handle.close();
+      }
+    });
+  }
+
+  async stat(key: string, options: CallOptions = {}): Promise<ObjectInfo | undefined> {
+    await this.#begin('stat', options, key);
+    return this.#doing('look for an object in', key, async () => {
+      const path = this.#root.pathOf(key);
+      if (!(await this.#root.requireInside(dirname(path)))) return undefined;
+      const info = await orUndefined(lstat(path));
+      return info?.isFile() ? { key, size: info.size, modifiedMs: info.mtimeMs } : undefined;
+    });
+  }
+
+  async *list(
+    prefix: string,
+    options: CallOptions & { readonly startAfter?: string } = {},
+  ): AsyncGenerator<ObjectInfo, void, undefined> {
+    requireKeyPrefix(prefix, this.location);
+    await this.#begin('list', options);
+    const folder = this.#root.pathOf(prefix.slice(0, prefix.lastIndexOf('/') + 1));
+    if (!(await this.#doing('list the objects of', prefix, () => this.#root.requireInside(folder)))) return;
+    const walk = walkFiles(this.#root.path, prefix, options.startAfter);
+    try {
+      for (;;) {
+        const next = await this.#doing('list the objects of', prefix, () => walk.next());
+        if (next.done === true) return;
+        this.#stopIfAborted(options);
+        yield next.value;
+      }
+    } finally {
+      await walk.return(undefined);
+    }
+  }
+
+  async folders(prefix: string, options: CallOptions = {}): Promise<string[]> {
+    requireFolder(prefix, this.location);
+    await this.#begin('list', options);
+    return this.#doing('list the folders of', prefix, async () => {
+      if (!(await this.#root.requireInside(this.#root.pathOf(prefix)))) return [];
+      const names: string[] = [];
+      for (const name of await this.#root.directoriesIn(prefix)) {
+        // An empty directory is what a killed deletion leaves: an object store has no such thing.
+        for await (const _ of walkFiles(this.#root.path, `${prefix}${name}/`, undefined)) {
+          names.push(name);
+          break;
+        }
+      }
+      return names.sort((a, b) => compareKeys(`${a}/`, `${b}/`));
+    });
+  }
+
+  async delete(keys: readonly string[], options: CallOptions = {}): Promise<void> {
+    for (const key of keys) requireObjectKey(key, this.location);
+    await this.#begin('delete', options);
+    const folders = new Set<string>();
+    await forEachLimit(keys, 16, async (key) => {
+      this.#stopIfAborted(options);
+      await this.#doing('delete an object of', key, async () => {
+        const path = this.#root.pathOf(key);
+        if (!(await this.#root.requireInside(dirname(path)))) return;
+        const info = await orUndefined(lstat(path));
+        if (info === undefined || info.isDirectory()) return;
+        await orUndefined(unlink(path));
+        folders.add(dirname(path));
+      });
+    });
+    // Durable before the next step of retention: a part must never be gone while its manifest is still there.
+    await this.#doing('delete objects of', '', async () => {
+      for (const folder of folders) await orUndefined(syncDirectory(folder));
+      for (const folder of folders) await this.#root.removeEmpty(folder);
+    });
+  }
+
+  async close(): Promise<void> {}
+
+  async #begin(kind: RequestKind, options: CallOptions, key?: string): Promise<void> {
+    if (key !== undefined) requireObjectKey(key, this.location);
+    this.#stopIfAborted(options);
+    this.stats.requests[kind]++;
+    await this.#doing('open', '', () => this.#root.require());
+  }
+
+  #stopIfAborted(options: CallOptions): void {
+    if (!options.signal?.aborted) return;
+    throw new DrError('interrupted', `stopped while using vault ${this.name}`, {
+      where: this.location,
+      cause: options.signal.reason,
+    });
+  }
+
+  async #doing<T>(what: string, key: string, work: () => Promise<T>): Promise<T> {
+    try {
+      return await work();
+    } catch (error) {
+      throw fileError(error, key === '' ? this.location : `${this.location}/${key}`, `${what} vault ${this.name}`);
+    }
+  }
+
+  /** Somebody was first: their entry is made durable too, since the caller may rely on it from now on. */
+  async #taken(target: string): Promise<'exists'> {
+    await orUndefined(syncDirectory(dirname(target)));
+    return 'exists';
+  }
+
+  async #writeTemporary(body: Body, options: CallOptions): Promise<string> {
+    await this.#root.readyTemporaryFolder();
+    const path = join(this.#root.path, temporaryFolder, `${process.pid}-${randomBytes(9).toString('hex')}`);
+    const handle = await open(path, 'wx', 0o640);
+    try {
+      let at = 0;
+      for (const view of body instanceof Uint8Array ? [body] : body) {
+        for (let done = 0; done < view.length; ) {
+          this.#stopIfAborted(options);
+          const { bytesWritten } = await handle.write(view, done, Math.min(WRITE_BYTES, view.length - done), at);
+          done += bytesWritten;
+          at += bytesWritten;
+        }
+      }
+      await handle.datasync();
+      this.stats.bytesOut += at;
+    } catch (error) {
+      await unlink(path).catch(() => {});
+      throw error;
+    } finally {
+      await handle.close();
+    }
+    return path;
+  }
+
+  /** Runs `put` in the object's directory, made as often as a concurrent deletion takes it away; then syncs it. */
+  async #place<T>(key: string, target: string, put: () => Promise<T>): Promise<T> {
+    const folder = dirname(target);
+    for (let attempt = 1; ; attempt++) {
+      await this.#root.ensureDirectory(folder);
+      try {
+        const result = await put();
+        await syncDirectory(folder);
+        return result;
+      } catch (error) {
+        const code = codeOf(error);
+        if (code === 'ENOENT' && attempt < 20) {
+          this.#root.forget(folder);
+          continue;
+        }
+        if (code === 'ENOTSUP' || code === 'EOPNOTSUPP' || code === 'EXDEV' || code === 'EMLINK' || code === 'ENOSYS') {
+          throw new DrError('refused', `the file system cannot create an object atomically (${code} from link)`, {
+            where: `${this.location}/${key}`,
+            next: 'Put the vault on one file system that has hard links: ext4, XFS, ZFS, APFS, NFS.',
+            cause: error,
+          });
+        }
+        throw error;
+      }
+    }
+  }
+}
