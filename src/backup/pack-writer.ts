@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { Semaphore } from '../base/concurrency.ts';
 import { DrError } from '../base/errors.ts';
+import { freeDroppedBuffers } from '../base/free-memory.ts';
 import type { DataKey } from '../vault/keys.ts';
 import { layout } from '../vault/layout.ts';
 import type { Mirror } from '../vault/mirror.ts';
@@ -270,6 +271,8 @@ export class PackWriter {
         ...(key ? { keyId: key.id } : {}),
       };
     } finally {
+      part.pieces.length = 0;
+      freeDroppedBuffers();
       this.#partSlots.release();
     }
   }

@@ -1,6 +1,7 @@
 import { type FileHandle, open } from 'node:fs/promises';
 import { forEachLimit } from '../base/concurrency.ts';
 import { DrError, fileError } from '../base/errors.ts';
+import { freeDroppedBuffers } from '../base/free-memory.ts';
 import type { OnProgress } from '../base/progress.ts';
 import type { KeyRing } from '../vault/keys.ts';
 import type { SliceTarget } from '../vault/seal-jobs.ts';
@@ -13,7 +14,7 @@ import { treeChecksum } from './pack-writer.ts';
 import { RestoreTarget, secondsOf } from './restore-target.ts';
 
 /** One read from a vault takes up to this many bytes and frames: large enough for throughput, small enough for parallelism. */
-const READ_BYTES = 8 * 1024 * 1024;
+const READ_BYTES = 4 * 1024 * 1024;
 const READ_FRAMES = 8;
 /** Slices planned before they are worked off: bounds memory whatever the size of the backup. */
 const BATCH_SLICES = 20_000;
@@ -188,6 +189,7 @@ class Restore {
     }
     const job = { kind: 'write' as const, bytes: bytes.buffer as ArrayBuffer, byteOffset: bytes.byteOffset, frames };
     this.bytes += (await pool.write(job)).bytes;
+    freeDroppedBuffers();
     for (const { slices } of run) {
       for (const { file } of slices) if (--file.outstanding === 0) await this.#finish(file);
     }

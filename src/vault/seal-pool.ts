@@ -88,7 +88,9 @@ export class SealPool {
 
   #start(): Member {
     const file = import.meta.url.endsWith('.ts') ? './seal-worker.ts' : './seal-worker.js';
-    const worker = new Worker(new URL(file, import.meta.url));
+    // Frames live outside of the heap, so small heaps suffice.
+    const resourceLimits = { maxYoungGenerationSizeMb: 8, maxOldGenerationSizeMb: 128 };
+    const worker = new Worker(new URL(file, import.meta.url), { resourceLimits });
     const member: Member = { worker, pending: new Map() };
     worker.unref();
     worker.on('message', (answer: { id: number; result?: JobResult; failure?: JobFailure }) => {

@@ -1,6 +1,7 @@
 import { closeSync, constants, fchmodSync, fchownSync, futimesSync, openSync, writeSync } from 'node:fs';
 import { parentPort } from 'node:worker_threads';
 import { codeOf, DrError, messageOf } from '../base/errors.ts';
+import { freeDroppedBuffers } from '../base/free-memory.ts';
 import { openFrame, sealFrame, sha256 } from './seal.ts';
 import type {
   FileAttributes,
@@ -45,6 +46,7 @@ function write(job: WriteJob): { result: WriteResult; transfer: ArrayBuffer[] } 
       writeSlice(slice, content);
       bytes += slice.length;
     }
+    freeDroppedBuffers();
   }
   return { result: { bytes }, transfer: [] };
 }
@@ -96,4 +98,5 @@ parentPort?.on('message', ({ id, job }: { id: number; job: Job }) => {
   } catch (error) {
     parentPort?.postMessage({ id, failure: failureOf(error) });
   }
+  freeDroppedBuffers();
 });

@@ -23,6 +23,9 @@ export const FRAME_TAG_BYTES = 16;
 /** Raw bytes of a full frame. 4 MiB keeps nearly the ratio of 16 MiB with a quarter of the memory (measured). */
 export const FRAME_RAW_BYTES = 4 * 1024 * 1024;
 
+/** Compressed output is collected in pieces of this size: large enough for speed, small beside a frame (measured). */
+const OUTPUT_CHUNK_BYTES = 1024 * 1024;
+
 const MAGIC = 0x44524631;
 
 export interface FrameSeal {
@@ -35,7 +38,7 @@ export interface FrameSeal {
 /** Compresses and seals one frame. `level` is zstd's; content that does not shrink is stored as it is. */
 export function sealFrame(raw: Uint8Array, counter: number, seal: FrameSeal, level: number): Buffer {
   const packed = zstdCompressSync(raw, {
-    chunkSize: Math.max(1024, raw.length + 1024),
+    chunkSize: OUTPUT_CHUNK_BYTES,
     params: { [constants.ZSTD_c_compressionLevel]: level },
   });
   const shrinks = packed.length < raw.length;
