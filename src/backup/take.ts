@@ -39,7 +39,7 @@ export async function takeBackup(context: BackupContext, options: TakeOptions): 
   const startedMs = context.clock.now();
   const backupId = timedId(startedMs, randomBytes(3).toString('hex'));
   const mirror = new Mirror(context.stores, context.log);
-  const created = await createDataKey(context.keyPolicy, startedMs);
+  const created = await createDataKey(context.keyPolicy, startedMs, 'backup');
   if (created) await mirror.create(created.objectKey, created.object, context.signal);
   const pack = new PackWriter({
     resource: options.resource,

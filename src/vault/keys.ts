@@ -25,12 +25,18 @@ interface KeyObject {
   /** An age file holding the 32 bytes, base64. */
   readonly wrapped: string;
   readonly createdAt: string;
+  /** What it seals, so that retention knows what must be gone before the key may go: `backup`, `wal/<system id>`. */
+  readonly usedFor?: string;
 }
 
-/** A new data key and its wrapped object; undefined for a vault that is plain by configuration. */
+/**
+ * A new data key and its wrapped object; undefined for a vault that is plain by configuration. Retention never removes a key that
+ * does not say what it is used for.
+ */
 export async function createDataKey(
   policy: KeyPolicy,
   nowMs: number,
+  usedFor?: 'backup' | `wal/${string}`,
 ): Promise<{ key: DataKey; objectKey: string; object: Buffer } | undefined> {
   if (policy === 'none') return undefined;
   const key: DataKey = { id: randomBytes(16).toString('hex'), secret: randomBytes(32) };
@@ -43,6 +49,7 @@ export async function createDataKey(
     recipients: policy.recipients,
     wrapped: Buffer.from(await encrypter.encrypt(key.secret)).toString('base64'),
     createdAt: new Date(nowMs).toISOString(),
+    ...(usedFor === undefined ? {} : { usedFor }),
   };
   return { key, objectKey: layout.key(key.id), object: encodeRecord(object) };
 }
@@ -115,6 +122,16 @@ export class KeyRing {
     if (secret.length !== 32) throw new DrError('corrupt', 'the wrapped data key is not 32 bytes long', { where });
     return secret;
   }
+}
+
+/** When a stored data key was made (milliseconds since 1970) and what for; opens nothing. Throws `corrupt` and `refused`. */
+export function readKeyFacts(
+  bytes: Uint8Array,
+  id: string,
+  where: string,
+): { readonly createdAtMs: number; readonly usedFor: string | undefined } {
+  const { createdAt, usedFor } = parseKeyObject(bytes, id, where);
+  return { createdAtMs: Date.parse(createdAt), usedFor };
 }
 
 /** The age identities in the text of an identity file: one a line, `#` comments allowed. */
