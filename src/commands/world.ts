@@ -1,0 +1,105 @@
+import { readActiveSite } from '../backup/active-site.ts';
+import type { BackupContext } from '../backup/context.ts';
+import { DrError, messageOf } from '../base/errors.ts';
+import { forSite, type SitePlaces } from '../config/sites.ts';
+import type { Config } from '../config/types.ts';
+import { enrolVault } from '../vault/enrol.ts';
+import { KeyRing } from '../vault/keys.ts';
+import { openVault } from '../vault/open.ts';
+import { SealPool } from '../vault/seal-pool.ts';
+import type { ObjectStore } from '../vault/store.ts';
+import type { CommandContext } from './context.ts';
+
+/** The adapters, built once for a command or the daemon from the configuration. */
+export interface World extends AsyncDisposable {
+  readonly config: Config;
+  /** The site where this dr runs. */
+  readonly site: string;
+  /** All vaults of the configuration, in its order. */
+  readonly stores: readonly ObjectStore[];
+  /** Opens what the identities that were given can open. */
+  readonly keyRing: KeyRing;
+  readonly pool: SealPool;
+  /** For backups of what runs at `site`. */
+  backupContext(site: string): BackupContext;
+  /** Where everything is at the site that is active now: by the record in the vaults, else by the configuration. */
+  activePlaces(): Promise<SitePlaces>;
+  store(name: string): ObjectStore;
+}
+
+export interface WorldOptions {
+  /** `write`: vaults are enrolled (proved, and made where they are new). `read`: nothing is written. */
+  readonly vaults: 'write' | 'read';
+}
+
+export async function openWorld(context: CommandContext, options: WorldOptions): Promise<World> {
+  const { config } = await context.loadConfig();
+  const { clock, log, signal, onProgress, version } = context;
+  const stores = Object.values(config.vaults).map((vault) => openVault(vault, log));
+  if (options.vaults === 'write') await enrolAll(context, stores);
+  const identities = await context.loadIdentities();
+  const pool = new SealPool(config.backup.workers);
+  return {
+    config,
+    site: context.site ?? config.active,
+    stores,
+    keyRing: new KeyRing(identities ?? []),
+    pool,
+    backupContext: (site) => ({
+      stores,
+      keyPolicy: config.encryption,
+      pool,
+      site,
+      tool: `dr ${version}`,
+      compressionLevel: config.backup.compressionLevel,
+      partBytes: config.backup.partBytes,
+      clock,
+      log,
+      onProgress,
+      signal,
+    }),
+    activePlaces: async () => {
+      const { active } = await readActiveSite(stores, signal);
+      return forSite(config, active?.site ?? config.active);
+    },
+    store: (name) => {
+      const store = stores.find((candidate) => candidate.name === name);
+      if (store) return store;
+      throw new DrError('not-found', `there is no vault "${name}"`, {
+        where: config.source.path,
+        next: `Name one of: ${stores.map((each) => each.name).join(', ')}.`,
+      });
+    },
+    [Symbol.asyncDispose]: async () => {
+      await pool.close();
+      await Promise.all(stores.map((store) => store.close()));
+    },
+  };
+}
+
+/**
+ * Proves every vault that answers. One that does not answer stays in the list and is left out by each operation, so that a dead
+ * region never stops backups to the others; one that answers and cannot be trusted stops the command.
+ */
+async function enrolAll(context: CommandContext, stores: readonly ObjectStore[]): Promise<void> {
+  const failures: unknown[] = [];
+  await Promise.all(
+    stores.map(async (store) => {
+      try {
+        const { created } = await enrolVault(store, { signal: context.signal });
+        if (created) context.log.info({ vault: store.name, location: store.location }, 'new vault enrolled');
+      } catch (error) {
+        if (!(error instanceof DrError) || error.kind !== 'unreachable') throw error;
+        failures.push(error);
+        context.log.warn({ vault: store.name, error }, 'this vault does not answer; going on without it');
+      }
+    }),
+  );
+  if (failures.length < stores.length || stores.length === 0) return;
+  if (failures.length === 1) throw failures[0];
+  throw new DrError('unreachable', 'no vault answers', {
+    where: failures.map(messageOf).join('; '),
+    next: 'Run `dr doctor` to see what each vault refuses.',
+    cause: new AggregateError(failures),
+  });
+}
