@@ -1,0 +1,221 @@
+import { DrError, type ErrorKind } from '../base/errors.ts';
+import type { CommandContext, CommandResult, Handler } from './context.ts';
+import {
+  type BackupOptions,
+  type BackupsOptions,
+  type DaemonOptions,
+  type DoctorOptions,
+  type FailoverOptions,
+  parseAt,
+  type RestoreOptions,
+  type RetentionOptions,
+  type RunsOptions,
+  type StatusOptions,
+  type ValidateOptions,
+  type VerifyOptions,
+} from './options.ts';
+
+/** What stands on the command line after the verb, as the parser of arguments gives it. */
+export interface Written {
+  readonly arguments: readonly (string | readonly string[] | undefined)[];
+  readonly flags: Readonly<Record<string, unknown>>;
+  readonly nowMs: number;
+}
+
+interface VerbText {
+  readonly name: string;
+  readonly summary: string;
+  /** More for `dr VERB --help`: what it touches, what it leaves alone. */
+  readonly description: string;
+  readonly arguments: ReadonlyArray<readonly [syntax: string, description: string]>;
+  readonly flags: ReadonlyArray<readonly [syntax: string, description: string]>;
+  readonly examples: readonly string[];
+  /** The failures that are particular to it; wrong arguments, configuration, defects and signals are everybody's. */
+  readonly failures: readonly ErrorKind[];
+}
+
+/** A verb, ready for the command line: `bind` reads its options at once, and gives back the work to do. */
+export interface Verb extends VerbText {
+  bind(written: Written): (context: CommandContext) => Promise<CommandResult>;
+}
+
+/**
+ * `load` imports the handler only when the verb is used: `dr status` does not wait for the code of `dr daemon`.
+ * A verb whose handler is not part of this build has no `load`, and says so when it is called.
+ */
+function verb<Options>(
+  text: VerbText & { read(written: Written): Options; load?: () => Promise<{ run: Handler<Options> }> },
+): Verb {
+  return {
+    ...text,
+    bind: (written) => {
+      const options = text.read(written);
+      return async (context) => {
+        if (text.load) return (await text.load()).run(context, options);
+        throw new DrError('internal', `this build of dr does not have "dr ${text.name}"`, { next: 'Use a newer dr.' });
+      };
+    },
+  };
+}
+
+const word = (value: unknown): string | undefined => (typeof value === 'string' ? value : undefined);
+const words = (value: unknown): readonly string[] => (Array.isArray(value) ? value.map(String) : []);
+
+const vaultFlag = ['--vault <name>', 'use this vault alone'] as const;
+const atFlag = ['--at <when>', 'latest, a time with its zone, "10 minutes ago", or an LSN (default: latest)'] as const;
+const storage = ['unreachable', 'denied', 'corrupt', 'wrong-key'] as const;
+
+/** Every verb of dr, in the order of `dr --help`. */
+export const verbs: readonly Verb[] = [
+  verb<ValidateOptions>({
+    name: 'validate',
+    summary: 'check the configuration and show what it promises',
+    description: 'Reads the file, expands its references and checks every key and rule. Connects to nothing.',
+    arguments: [],
+    flags: [],
+    examples: ['dr validate', 'dr validate --config /etc/dr/dr.yaml --json'],
+    failures: [],
+    read: () => ({}),
+    load: () => import('./validate.ts'),
+  }),
+  verb<DoctorOptions>({
+    name: 'doctor',
+    summary: 'check everything the configuration names, and say how to mend it',
+    description: 'Tries every vault, database, folder, DNS record and program, with clock and rights. Changes nothing.',
+    arguments: [],
+    flags: [],
+    examples: ['dr doctor'],
+    failures: ['check-failed'],
+    read: () => ({}),
+  }),
+  verb<BackupOptions>({
+    name: 'backup',
+    summary: 'take a backup now, into all vaults',
+    description: 'Without names, of every resource. Done means: each vault alone restores it.',
+    arguments: [['[resource...]', 'names of databases, data or configuration']],
+    flags: [],
+    examples: ['dr backup', 'dr backup orders uploads'],
+    failures: ['objective-broken', 'lease-held', 'not-found', 'unreachable', 'denied', 'refused', 'local'],
+    read: (written) => ({ resources: words(written.arguments[0]) }),
+  }),
+  verb<BackupsOptions>({
+    name: 'backups',
+    summary: 'list the backups and what they can bring back',
+    description: 'Reads the vaults, nothing else: it works on a machine that knows only the configuration.',
+    arguments: [['[resource]', 'only of this resource']],
+    flags: [vaultFlag],
+    examples: ['dr backups', 'dr backups orders --vault west'],
+    failures: ['not-found', ...storage],
+    read: (written) => ({ resource: word(written.arguments[0]), vault: word(written.flags['vault']) }),
+  }),
+  verb<StatusOptions>({
+    name: 'status',
+    summary: 'are we safe: newest recovery point, RPO now, last verified, next run',
+    description: 'The exit code is 4 when an objective is broken, so that a monitor can ask.',
+    arguments: [],
+    flags: [],
+    examples: ['dr status', 'dr status --json'],
+    failures: ['objective-broken', 'unreachable', 'denied'],
+    read: () => ({}),
+  }),
+  verb<RestoreOptions>({
+    name: 'restore',
+    summary: 'bring a resource back into an empty folder',
+    description:
+      'Fetches from whichever vault answers, checks every byte, and fails rather than leave out anything. Nothing of production is touched.',
+    arguments: [['<resource>', 'name of the resource']],
+    flags: [
+      ['--to <dir>', 'folder to restore into: empty, or not there yet (required)'],
+      atFlag,
+      vaultFlag,
+      ['--start', 'database: recover with a server up to the target, check it, and stop it'],
+    ],
+    examples: [
+      'dr restore uploads --to /srv/restored',
+      'dr restore orders --to /srv/pg --at "2026-11-23T05:00:00Z" --start',
+    ],
+    failures: ['not-found', ...storage, 'refused', 'local', 'check-failed'],
+    read: (written) => ({
+      resource: word(written.arguments[0]) ?? '',
+      to: word(written.flags['to']) ?? '',
+      at: parseAt(word(written.flags['at']) ?? 'latest', written.nowMs),
+      vault: word(written.flags['vault']),
+      start: written.flags['start'] === true,
+    }),
+  }),
+  verb<VerifyOptions>({
+    name: 'verify',
+    summary: 'prove that the newest recovery point restores',
+    description:
+      'Restores to a scratch place, starts and checks it, measures it, keeps a report in the vaults and cleans up.',
+    arguments: [['[resource]', 'only this resource']],
+    flags: [vaultFlag],
+    examples: ['dr verify', 'dr verify orders --vault west'],
+    failures: ['check-failed', 'lease-held', 'not-found', ...storage, 'local'],
+    read: (written) => ({ resource: word(written.arguments[0]), vault: word(written.flags['vault']) }),
+  }),
+  verb<RetentionOptions>({
+    name: 'retention',
+    summary: 'show what retention would delete, or delete it',
+    description: 'Never deletes what a kept backup needs, the last good backups, or anything under hold.',
+    arguments: [],
+    flags: [['--apply', 'delete it; otherwise it is only shown']],
+    examples: ['dr retention', 'dr retention --apply'],
+    failures: ['lease-held', 'unreachable', 'denied', 'refused'],
+    read: (written) => ({ apply: written.flags['apply'] === true }),
+  }),
+  verb<FailoverOptions>({
+    name: 'failover',
+    summary: 'bring the system up at the recovery site and redirect traffic to it',
+    description:
+      'Executes the failover runbook. Killed at any point, the same command goes on where it stopped. --plan shows every step and touches nothing; --drill recovers beside production, redirects nothing and cleans up.',
+    arguments: [],
+    flags: [
+      ['--plan', 'show every step with its targets; touch nothing'],
+      ['--drill', 'recover in isolation, check, and clean up'],
+      ['--to <site>', 'site to recover at (default: --site, else the only other one)'],
+      atFlag,
+      ['--yes', 'execute without asking'],
+      [
+        '--accept-split-brain <name>',
+        'go on although the old primary may still take writes; the name of who decides goes into the journal',
+      ],
+    ],
+    examples: ['dr failover --plan', 'dr failover --drill --yes', 'dr failover --yes --identity /secure/identity.txt'],
+    failures: ['objective-broken', 'lease-held', 'not-found', ...storage, 'refused', 'local', 'check-failed'],
+    read: readFailover,
+  }),
+  verb<RunsOptions>({
+    name: 'runs',
+    summary: 'list the runs of runbooks, or show the report of one',
+    description: 'Reads the journals in the vaults.',
+    arguments: [['[id]', 'the run to show']],
+    flags: [],
+    examples: ['dr runs', 'dr runs 20261123T050102123Z-3f9a1c'],
+    failures: ['not-found', ...storage],
+    read: (written) => ({ id: word(written.arguments[0]) }),
+  }),
+  verb<DaemonOptions>({
+    name: 'daemon',
+    summary: 'take backups, receive WAL, verify and clean up, on schedule',
+    description: 'Runs until it is told to stop (SIGTERM), then finishes what must not be left half done.',
+    arguments: [],
+    flags: [],
+    examples: ['dr daemon --site east'],
+    failures: ['unreachable', 'denied', 'refused', 'local'],
+    read: () => ({}),
+  }),
+];
+
+function readFailover({ flags, nowMs }: Written): FailoverOptions {
+  if (flags['plan'] === true && flags['drill'] === true) {
+    throw new DrError('usage', '--plan and --drill exclude each other', { next: 'Give one of them.' });
+  }
+  return {
+    mode: flags['plan'] === true ? 'plan' : flags['drill'] === true ? 'drill' : 'failover',
+    to: word(flags['to']),
+    at: parseAt(word(flags['at']) ?? 'latest', nowMs),
+    yes: flags['yes'] === true,
+    acceptSplitBrain: word(flags['acceptSplitBrain']),
+  };
+}

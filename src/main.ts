@@ -1,0 +1,56 @@
+#!/usr/bin/env node
+import { readFileSync } from 'node:fs';
+import { constants } from 'node:os';
+import { systemClock } from './base/clock.ts';
+import { codeOf, DrError } from './base/errors.ts';
+import { runCli } from './commands/cli.ts';
+import { exitCodeOf } from './commands/exit-codes.ts';
+import { renderError, reportError } from './report/error.ts';
+
+// The only file that touches arguments, environment, signals and the exit code.
+
+const stop = new AbortController();
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+  process.on(signal, () => {
+    // The second time somebody means it: what is half done is found and continued, or cleared, by the next run.
+    if (stop.signal.aborted) process.exit(128 + constants.signals[signal]);
+    process.stderr.write(
+      `dr: stopping (${signal}); ${signal === 'SIGINT' ? 'Ctrl-C again' : 'a second signal'} ends it at once\n`,
+    );
+    stop.abort(new DrError('interrupted', `stopped by ${signal}`));
+  });
+}
+
+// Whoever read our output may be gone ("dr backups | head"): the work goes on, the output is lost.
+for (const stream of [process.stdout, process.stderr]) {
+  stream.on('error', (error) => {
+    if (codeOf(error) !== 'EPIPE') process.exitCode = exitCodeOf('local');
+  });
+}
+
+const crash = (error: unknown) => {
+  process.stderr.write(`${error instanceof Error ? (error.stack ?? '') : ''}\n${renderError(reportError(error))}`);
+  process.exit(exitCodeOf('internal'));
+};
+process.on('uncaughtException', crash);
+process.on('unhandledRejection', crash);
+
+const manifest: unknown = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8'));
+const version =
+  typeof manifest === 'object' && manifest !== null && 'version' in manifest ? String(manifest.version) : 'unknown';
+
+const code = await runCli({
+  args: process.argv.slice(2),
+  env: process.env,
+  version,
+  stdout: process.stdout,
+  stderr: process.stderr,
+  clock: systemClock,
+  signal: stop.signal,
+});
+
+// Connections that are kept alive would hold the process up; what was written is flushed first.
+await Promise.all(
+  [process.stdout, process.stderr].map((stream) => new Promise((resolve) => stream.write('', resolve))),
+);
+process.exit(process.exitCode === undefined || process.exitCode === 0 ? code : process.exitCode);
