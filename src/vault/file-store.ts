@@ -83,7 +83,13 @@ export class FileStore implements ObjectStore {
     return this.#doing('read an object of', key, async () => {
       const path = this.#root.pathOf(key);
       if (!(await this.#root.requireInside(dirname(path)))) throw missing();
-      const handle = await orUndefined(open(path, constants.O_RDONLY | constants.O_NOFOLLOW));
+      const handle = await orUndefined(open(path, constants.O_RDONLY | constants.O_NOFOLLOW)).catch(
+        (error: unknown) => {
+          if (codeOf(error) !== 'ELOOP') throw error;
+          const next = 'Replace the link by the file itself: dr does not leave the directory of a vault.';
+          throw new DrError('refused', `${key} is a symbolic link`, { where, next, cause: error });
+        },
+      );
       if (!handle) throw missing();
       try {
         const info = await handle.stat();
@@ -237,18 +243,20 @@ export class FileStore implements ObjectStore {
   async #place<T>(key: string, target: string, put: () => Promise<T>): Promise<T> {
     const folder = dirname(target);
     for (let attempt = 1; ; attempt++) {
-      await this.#root.ensureDirectory(folder);
       try {
+        await this.#root.ensureDirectory(folder);
         const result = await put();
-        await syncDirectory(folder);
+        // Gone already: somebody deleted the object since.
+        await orUndefined(syncDirectory(folder));
         return result;
       } catch (error) {
         const code = codeOf(error);
-        if (code === 'ENOENT' && attempt < 20) {
+        if (code === 'ENOENT' && attempt < 100) {
+          await this.#root.require();
           this.#root.forget(folder);
           continue;
         }
-        if (code === 'ENOTSUP' || code === 'EOPNOTSUPP' || code === 'EXDEV' || code === 'EMLINK' || code === 'ENOSYS') {
+        if (code !== undefined && /^(ENOTSUP|EOPNOTSUPP|ENOSYS|EXDEV|EMLINK|EPERM)$/.test(code)) {
           throw new DrError('refused', `the file system cannot create an object atomically (${code} from link)`, {
             where: `${this.location}/${key}`,
             next: 'Put the vault on one file system that has hard links: ext4, XFS, ZFS, APFS, NFS.',

@@ -39,7 +39,13 @@ export async function sendBody(
     },
     { step: 'build', name: 'payloadHash' },
   );
-  await client.send(command, options);
+  const { ETag } = await client.send(command, options);
+  if (ETag !== undefined) return;
+  throw new DrError('corrupt', 'the answer to a write is not one of S3: it has no ETag', {
+    where: `s3://${target.Bucket}/${target.Key}`,
+    next: 'Check that the endpoint is an S3 service and that no proxy answers in its place.',
+    retryable: true,
+  });
 }
 
 /**

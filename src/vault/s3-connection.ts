@@ -95,6 +95,8 @@ export class S3Connection {
       ...(options.endpoint !== undefined && { endpoint: options.endpoint }),
       ...(options.credentials && { credentials: { ...options.credentials } }),
       maxAttempts: 1,
+      // Without one the SDK prints some warnings itself.
+      logger: silentLog,
       // Ours is sent with every body; some stores do not know the SDK's default (CRC32).
       requestChecksumCalculation: 'WHEN_REQUIRED',
       responseChecksumValidation: 'WHEN_REQUIRED',

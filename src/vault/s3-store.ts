@@ -197,8 +197,16 @@ export class S3Store implements ObjectStore {
           abort,
         ),
       );
+      // Anything that answers 200 (a proxy's page) would otherwise pass for an empty vault.
+      if (page.IsTruncated === undefined) {
+        throw this.#badListing(
+          prefix,
+          'is not one of S3',
+          `Check that the endpoint of vault ${this.name} is an S3 service.`,
+        );
+      }
       yield page;
-      if (page.IsTruncated !== true) return;
+      if (!page.IsTruncated) return;
       const next = page.NextContinuationToken;
       if (next === undefined || next === token) {
         throw this.#badListing(
@@ -212,7 +220,7 @@ export class S3Store implements ObjectStore {
   }
 
   #badListing(prefix: string, what: string, next: string): DrError {
-    return new DrError('corrupt', `the listing that vault ${this.name} gives ${what}`, {
+    return new DrError('corrupt', `the listing of vault ${this.name} ${what}`, {
       where: `${this.location}/${prefix}`,
       next,
     });
