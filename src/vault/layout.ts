@@ -15,23 +15,32 @@ export const layout = {
   manifest: (resource: string, backupId: string) => `manifests/${resource}/${backupId}.json`,
   index: (resource: string, backupId: string) => `indexes/${resource}/${backupId}`,
   part: (resource: string, backupId: string, number: number) => `parts/${resource}/${backupId}/${pad(number, 6)}`,
+  /** All WAL of one PostgreSQL system. */
+  walSystem: (systemId: string) => `wal/${systemId}/`,
   /** All WAL of one timeline of one PostgreSQL system. `timeline` as 8 hexadecimal digits. */
   wal: (systemId: string, timeline: number) => `wal/${systemId}/${hex8(timeline)}/`,
   /** A complete segment; `segment` is PostgreSQL's 24-digit file name. */
   walSegment: (systemId: string, timeline: number, segment: string) => `wal/${systemId}/${hex8(timeline)}/${segment}`,
-  /** Bytes of a segment that is still open, from `offset` on (its length is in its header). */
-  walPiece: (systemId: string, timeline: number, segment: string, offset: number) =>
-    `wal/${systemId}/${hex8(timeline)}/${segment}.${hex8(offset)}`,
+  /** Bytes `offset` to `end` of a segment that is still open (or never became whole); the range is part of the name. */
+  walPiece: (systemId: string, timeline: number, segment: string, offset: number, end: number) =>
+    `wal/${systemId}/${hex8(timeline)}/${segment}.${hex8(offset)}-${hex8(end)}`,
   walHistory: (systemId: string, timeline: number) => `wal/${systemId}/${hex8(timeline)}.history`,
   /** How far the archive of a database reaches, with the server's clock: a hint, overwritten. */
   walHeartbeat: (resource: string) => `heartbeats/${resource}.json`,
   run: (runId: string) => `runs/${runId}/`,
   runEntry: (runId: string, number: number) => `runs/${runId}/journal/${pad(number, 6)}.json`,
+  /** A person's answer to a step that needs approval; `step` may hold characters that no key may. */
+  runApproval: (runId: string, step: string) =>
+    `runs/${runId}/approvals/${step.replace(/[^A-Za-z0-9._=-]/g, '=')}.json`,
   runReport: (runId: string, extension: 'json' | 'md') => `runs/${runId}/report.${extension}`,
   lease: (name: string) => `leases/${name}/`,
   leaseGeneration: (name: string, generation: number) => `leases/${name}/${pad(generation, 10)}.json`,
   activeSite: (generation: number) => `records/active/${pad(generation, 10)}.json`,
   activeSites: 'records/active/',
+  holds: 'holds/',
+  /** A declared incident: while one is not cleared, nothing is deleted in any vault. */
+  hold: (id: string) => `holds/${id}.json`,
+  holdCleared: (id: string) => `holds/${id}.cleared.json`,
   verifications: (resource: string) => `verifications/${resource}/`,
   verification: (resource: string, id: string) => `verifications/${resource}/${id}.json`,
   /** The configuration file and the runbooks as they were, sealed, by digest. */
@@ -41,6 +50,15 @@ export const layout = {
 /** An identifier that sorts by time: `20261123T050102123Z-3f9a1c`. */
 export function timedId(nowMs: number, random: string): string {
   return `${new Date(nowMs).toISOString().replace(/[-:.]/g, '')}-${random}`;
+}
+
+/** The time in an identifier of `timedId`, milliseconds since 1970; undefined if it is none. */
+export function timeOfId(id: string): number | undefined {
+  const match = /^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)(\d{3})Z-/.exec(id);
+  if (!match) return undefined;
+  const [, year, month, day, hour, minute, second, ms] = match;
+  const time = Date.parse(`${year}-${month}-${day}T${hour}:${minute}:${second}.${ms}Z`);
+  return Number.isNaN(time) ? undefined : time;
 }
 
 function pad(value: number, digits: number): string {
