@@ -36,7 +36,8 @@ export interface BaseBackupEntry extends TarEntry {
  * Gets the cluster as it arrives: `begin`, then per entry `entry`, `data`…, `endEntry`, then `manifest`….
  * A returned promise stops the server until it resolves; a rejection ends the backup (and the connection).
  * Paths are relative to the data directory; those of tablespaces are `pg_tblspc/<oid>/…`. Tablespaces come first,
- * `global/pg_control` last.
+ * `global/pg_control` last. The links `pg_tblspc/<oid>` themselves are no entries: where they point is in `begin` and in
+ * the file `tablespace_map`, from which a starting server makes them anew (it fails where a full folder is in the way).
  */
 export interface BaseBackupConsumer {
   begin(start: BaseBackupStart): void | Promise<void>;

@@ -113,6 +113,10 @@ function adviceFor(message: ServerMessage, context: ServerContext): Advice {
       };
     case '55000':
       return prerequisite(message, slot);
+    case 'XX000':
+      // Raised without a code of its own: asked for WAL of another branch of history, or beyond the server's end.
+      if (message.routine === 'tliSwitchPoint' || message.routine === 'StartReplication') return otherHistory;
+      break;
     case '0A000':
       return {
         kind: 'config',
@@ -185,15 +189,14 @@ function exhausted(message: ServerMessage): Advice {
   };
 }
 
+const otherHistory: Advice = {
+  kind: 'refused',
+  next: 'The server is on another branch of history than the archive (a failover, a restore or an older standby). Check that the URL leads to the active primary, then take a new base backup.',
+};
+
 function prerequisite(message: ServerMessage, slot: string): Advice {
   if (/wal_level/.test(message.message)) {
     return { kind: 'config', next: "Run: ALTER SYSTEM SET wal_level = 'replica'; and restart the server." };
-  }
-  if (/history|ahead of/i.test(message.message)) {
-    return {
-      kind: 'refused',
-      next: 'The server is on another branch of history than the archive (a failover, a restore or an older standby). Check that the URL leads to the active primary, then take a new base backup.',
-    };
   }
   if (/in progress|not in progress|recovery/i.test(message.message)) {
     return {
