@@ -78,7 +78,10 @@ const certificate =
 export function explainS3Error(error: unknown, call: S3Call): DrError {
   if (error instanceof DrError) return error;
   const { code, status } = answerOf(error);
-  const text = messageOf(error).slice(0, 300);
+  // Where the store gave no message, the SDK makes one of no use.
+  const text = messageOf(error)
+    .slice(0, 300)
+    .replace(/^(UnknownError|Unknown)$/, 'it gives no reason');
   const what = `cannot ${call.doing} vault ${call.vault}`;
   if (status === undefined) return explainNoAnswer(error, text, what, call);
 

@@ -197,6 +197,15 @@ describe('a store in trouble', () => {
     await Promise.all([nobody.close(), strange.close()]);
   });
 
+  it('lets requests queue for a connection longer than one may take to be made', async () => {
+    const narrow = open({ limits: { connections: 2, connectMs: 100, attempts: 1 } });
+    const until = new Promise<void>((resolve) => setTimeout(resolve, 250));
+    server.faults.add({ kind: 'slow', until }, { times: 2 });
+    const reads = await Promise.all(Array.from({ length: 10 }, () => narrow.read('storm/x')));
+    expect(reads.map(String)).toEqual(Array(10).fill('content'));
+    await narrow.close();
+  });
+
   it('stops a running request and the pauses between requests when asked to', async () => {
     const wake = Promise.withResolvers<void>();
     server.faults.add({ kind: 'slow', until: wake.promise });
