@@ -30,10 +30,11 @@ const badCredentials = new Set([
 ]);
 
 /** Turns whatever the SDK throws into an error that says what to do; `retryable` decides whether the call is repeated. */
-export function route53Error(error: unknown, call: Call): DrError {
+export function route53Error(thrown: unknown, call: Call): DrError {
   const { action, where } = call;
-  const name = error instanceof Error ? error.name : '';
-  const text = messageOf(error);
+  const error = withoutRequest(thrown);
+  const { name } = error;
+  const text = error.message;
   if (call.signal?.aborted) {
     return new DrError('interrupted', `the call ${action} to Route 53 was stopped before it was answered`, {
       where,
@@ -83,10 +84,26 @@ export function route53Error(error: unknown, call: Call): DrError {
       cause: error,
     });
   }
-  return unnamed(error, text, statusOf(error), call);
+  return unnamed(error, statusOf(thrown), codeOf(thrown), call);
 }
 
-function unnamed(error: unknown, text: string, status: number | undefined, { action, where, endpoint }: Call): DrError {
+/** The same failure without the request and sockets that the SDK attaches: they hold the signature and would fill a log. */
+function withoutRequest(thrown: unknown): Error {
+  const lean = new Error(messageOf(thrown));
+  if (thrown instanceof Error) {
+    lean.name = thrown.name;
+    if (thrown.stack !== undefined) lean.stack = thrown.stack;
+  }
+  return lean;
+}
+
+function unnamed(
+  error: Error,
+  status: number | undefined,
+  code: string | undefined,
+  { action, where, endpoint }: Call,
+): DrError {
+  const text = error.message;
   if (status !== undefined && status < 500 && status !== 429 && status !== 408) {
     return new DrError('refused', `Route 53 did not accept ${action}: ${text}`, {
       where,
@@ -94,7 +111,6 @@ function unnamed(error: unknown, text: string, status: number | undefined, { act
       cause: error,
     });
   }
-  const code = codeOf(error);
   const what =
     status === undefined ? `does not answer${code === undefined ? '' : ` (${code})`}` : `answers with HTTP ${status}`;
   return new DrError('unreachable', `Route 53 ${what} to ${action}: ${text}`, {

@@ -11,6 +11,8 @@ export interface TrafficFixture extends AsyncDisposable {
   readonly release?: (() => void) | undefined;
   /** False where the endpoint has no name servers to ask (an API emulator). */
   readonly hasNameServers: boolean;
+  /** False for an emulator that deletes whatever values a DELETE names, or remembers a CREATE of a record since deleted. */
+  readonly isFaithful: boolean;
 }
 
 const east = ['192.0.2.10', '192.0.2.11'];
@@ -50,11 +52,18 @@ export function trafficConformance(name: string, start: () => Promise<TrafficFix
       expect(after.generation).not.toBe(before.generation);
     });
 
-    it('replaces all values at once; the same content has the same generation, for every reader', async () => {
+    it('replaces all values at once', async () => {
       const first = await publish(east);
       const second = await publish(west);
       expect(second.values).toEqual(west);
       expect(second.generation).not.toBe(first.generation);
+      expect(await rival.current()).toEqual(second);
+    });
+
+    it('gives the same content the same generation, for every reader', async (test) => {
+      test.skip(!fixture.isFaithful, 'needs an endpoint that lets a record be created again');
+      const first = await publish(east);
+      await publish(west);
       expect(await publish([...east].reverse())).toEqual(first);
       expect(await rival.current()).toEqual(first);
     });
@@ -94,7 +103,8 @@ export function trafficConformance(name: string, start: () => Promise<TrafficFix
       expect((await driver.current()).values).toEqual(west);
     });
 
-    it('lets exactly one of many writers that saw the same state succeed', async () => {
+    it('lets exactly one of many writers that saw the same state succeed', async (test) => {
+      test.skip(!fixture.isFaithful, 'needs an endpoint that compares the values of a DELETE');
       const known = await publish(east);
       const writers = Array.from({ length: 8 }, (_, i) => ({
         open: fixture.open(),
