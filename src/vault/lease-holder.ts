@@ -38,7 +38,8 @@ export async function isHolderDead(holder: LeaseHolder, self: LeaseHolder): Prom
   try {
     process.kill(holder.pid, 0);
   } catch (error) {
-    return codeOf(error) === 'ESRCH'; // EPERM: it lives and belongs to somebody else.
+    if (codeOf(error) === 'ESRCH') return true;
+    // EPERM: a process of that number belongs to another user; whether it is the same one, its start time tells.
   }
   const state = await processState(holder.pid);
   if (state === undefined) return false; // Hidden from us, or gone this moment: the next attempt will know.
