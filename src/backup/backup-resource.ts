@@ -1,0 +1,95 @@
+import { DrError } from '../base/errors.ts';
+import { inspectServer } from '../postgres/inspect.ts';
+import { acquireLease, type Lease } from '../vault/lease.ts';
+import type { ObjectStore } from '../vault/store.ts';
+import { newestBackup } from './catalog.ts';
+import type { BackupContext, TakenBackup } from './context.ts';
+import { databaseFacts } from './database-facts.ts';
+import type { Manifest } from './manifest.ts';
+import { type EnsureWal, takeDatabaseBackup } from './take-database.ts';
+import { type DirectorySource, takeDirectoryBackup } from './take-directory.ts';
+
+/** One protected thing as it is at the active site. */
+export type ResourceSource =
+  | ({ readonly type: 'directory' } & DirectorySource)
+  | {
+      readonly type: 'database';
+      readonly name: string;
+      readonly url: string;
+      /** Makes sure that the WAL of the base backup is in the vaults. */
+      readonly ensureWal: EnsureWal;
+    };
+
+/** Name of the lease under which a resource is backed up. */
+export function backupLease(resource: string): string {
+  return `backup-${resource}`;
+}
+
+/**
+ * Backs up one resource under its lease, so that a daemon and a command, or two daemons, never do it twice at once.
+ * Throws `lease-held` saying who does it until when.
+ */
+export async function backupResource(context: BackupContext, source: ResourceSource): Promise<TakenBackup> {
+  const lease = await leaseSomewhere(context, backupLease(source.name), `backup of ${source.name}`);
+  const signal = context.signal ? AbortSignal.any([context.signal, lease.signal]) : lease.signal;
+  const leased: BackupContext = { ...context, signal };
+  try {
+    if (source.type === 'directory') {
+      return await takeDirectoryBackup(leased, source, await unchangedCandidate(context.stores, source));
+    }
+    const facts = await inspectServer(source.url, { signal, log: context.log });
+    return await takeDatabaseBackup(leased, { ...source, facts: databaseFacts(facts) }, source.ensureWal);
+  } finally {
+    await lease.release();
+  }
+}
+
+/**
+ * The lease lies in the first vault that answers. Processes that see different vaults may then hold one each: they do double work,
+ * under different backup ids, which harms nobody.
+ */
+export async function leaseSomewhere(
+  context: Pick<BackupContext, 'stores' | 'clock' | 'log' | 'signal'>,
+  name: string,
+  purpose: string,
+): Promise<Lease> {
+  let failure: unknown = new DrError('config', 'no vault is configured');
+  for (const store of context.stores) {
+    try {
+      return await acquireLease(store, name, {
+        purpose,
+        clock: context.clock,
+        log: context.log,
+        signal: context.signal,
+      });
+    } catch (error) {
+      if (!(error instanceof DrError) || error.kind !== 'unreachable') throw error;
+      failure = error;
+    }
+  }
+  throw failure;
+}
+
+/**
+ * A configuration that has not changed makes no new backup, provided every vault has the newest one: else the new one is how a vault
+ * that was away gets it.
+ */
+async function unchangedCandidate(
+  stores: readonly ObjectStore[],
+  source: DirectorySource,
+): Promise<Manifest | undefined> {
+  if (source.kind !== 'configuration') return undefined;
+  const newest: Array<Manifest | undefined> = await Promise.all(
+    stores.map(async (store) => {
+      try {
+        return await newestBackup(store, source.name);
+      } catch (error) {
+        // A vault that cannot say what it has (away, damaged) gets a new backup.
+        if (error instanceof DrError) return undefined;
+        throw error;
+      }
+    }),
+  );
+  const [first] = newest;
+  return newest.every((manifest) => manifest !== undefined && manifest.id === first?.id) ? first : undefined;
+}
