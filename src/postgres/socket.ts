@@ -222,14 +222,24 @@ export async function openServer(options: OpenOptions): Promise<ServerSocket> {
   return taken;
 }
 
+/**
+ * What an unencoded `@` of a password leaves in the wrong part of a URL: everything up to the last `@` was meant as the
+ * password, and would show up as part of a host or database name in messages.
+ */
+const misplacedPassword = /^[a-z]+:\/\/(?:[^/?#]*[/#][^?]*@|[^/?#@]*\?.*@)/i;
+
 /** A client of `pg` for this URL; an URL that cannot be read is a `config` error that does not repeat it (it has a password). */
 export function createClient(url: string, config: pg.ClientConfig): pg.Client {
+  const unusable = (why: string) =>
+    new DrError('config', `the URL of the database cannot be used: ${why}`, {
+      next: 'Write it as postgresql://user:password@host:5432/database?sslmode=verify-full, with special characters of the password percent-encoded (@ as %40, / as %2F, ? as %3F, # as %23).',
+    });
+  if (misplacedPassword.test(url))
+    throw unusable('there is an @ after the host name, as if the password were not encoded');
   try {
     return new pg.Client({ ...config, connectionString: url });
   } catch (error) {
-    throw new DrError('config', `the URL of the database cannot be used: ${messageOf(error).replaceAll(url, '…')}`, {
-      next: 'Write it as postgresql://user:password@host:5432/database?sslmode=verify-full, with special characters of the password percent-encoded.',
-    });
+    throw unusable(messageOf(error).replaceAll(url, '…'));
   }
 }
 

@@ -2,6 +2,7 @@ import { closeSync, existsSync, openSync, readFileSync, writeSync } from 'node:f
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { type Log, silentLog } from '../../src/base/log.ts';
 import { parseLsn } from '../../src/postgres/lsn.ts';
 import { own, postgresMajors, startPostgres, type TestPostgres } from '../harness/postgres.ts';
 import { tempDir } from '../harness/temp.ts';
@@ -223,7 +224,9 @@ describe('base backup', () => {
     writeSync(file, Buffer.from('damage'), 0, 6, 8192 + 4000);
     closeSync(file);
     await server.start();
-    const connection = await connect(server);
+    const warnings: string[] = [];
+    const log: Log = { ...silentLog, warn: (_facts, sentence) => void warnings.push(sentence) };
+    const connection = await connect(server, { log });
     let manifestSeen = false;
     const running = connection.baseBackup(backupOptions, {
       ...discard,
@@ -237,6 +240,7 @@ describe('base backup', () => {
       message: expect.stringContaining(table?.path ?? ''),
     });
     expect(manifestSeen).toBe(true);
+    expect(warnings.join()).toContain(table?.path);
     // An error of the server, not of the conversation: the same connection goes on.
     await connection.identify();
     await connection.close();

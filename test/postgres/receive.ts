@@ -2,7 +2,11 @@ import { chmodSync, closeSync, mkdirSync, openSync, symlinkSync, writeFileSync, 
 import { join } from 'node:path';
 import { silentLog } from '../../src/base/log.ts';
 import type { BaseBackupConsumer, BaseBackupEntry, BaseBackupStart } from '../../src/postgres/base-backup.ts';
-import { connectReplication, type ReplicationConnection } from '../../src/postgres/connection.ts';
+import {
+  type ConnectReplicationOptions,
+  connectReplication,
+  type ReplicationConnection,
+} from '../../src/postgres/connection.ts';
 import { own, type TestPostgres } from '../harness/postgres.ts';
 
 /** A consumer that writes the cluster into a directory, and keeps what it was told. */
@@ -64,7 +68,7 @@ export const backupOptions = { label: 'test', fastCheckpoint: true, manifest: tr
 
 export async function connect(
   server: TestPostgres,
-  options: { url?: string; applicationName?: string; signal?: AbortSignal } = {},
+  options: Partial<ConnectReplicationOptions> = {},
 ): Promise<ReplicationConnection> {
   return await connectReplication({
     url: server.replicationUrl,
