@@ -1,0 +1,100 @@
+import { z } from 'zod';
+import { resourcesOutputs } from '../steps/assess-resources.ts';
+import { witnessesOutputs } from '../steps/assess-witnesses.ts';
+import { restoredDatabaseOutputs } from '../steps/database-restore.ts';
+import { restoredDirectoryOutputs } from '../steps/directory-restore.ts';
+import { healthOutputs } from '../steps/monitor-health.ts';
+import type { RunState, StepState } from './state.ts';
+
+/** What became of one resource in a run. Times are milliseconds since 1970. */
+export const resourceResultSchema = z.object({
+  name: z.string(),
+  kind: z.enum(['database', 'data', 'configuration']),
+  status: z.enum(['recovered', 'lost']),
+  vault: z.string().optional(),
+  backupId: z.string().optional(),
+  bytes: z.number().optional(),
+  /** Everything up to this moment came back. */
+  recoveredToMs: z.number().optional(),
+  lastCommitAtMs: z.number().optional(),
+  /** At most this much is lost, measured against the moment of the disaster. */
+  lossMs: z.number().optional(),
+  objectiveMs: z.number().optional(),
+  met: z.boolean().optional(),
+  problem: z.string().optional(),
+});
+export type ReportedResource = z.infer<typeof resourceResultSchema>;
+
+// What the outputs of the step library say about the result of a run, whatever the runbook calls its steps.
+
+function outputsOf(state: RunState, uses: string): StepState[] {
+  return state.steps.filter(({ plan, outputs }) => plan.uses === uses && outputs !== undefined);
+}
+
+/** The newest sign of life of the old site that the run has seen, milliseconds since 1970. */
+export function signsOfLife(state: RunState): number | undefined {
+  const signs: number[] = [];
+  for (const { outputs } of outputsOf(state, 'assess.witnesses')) {
+    const found = witnessesOutputs.parse(outputs).lastSignOfLifeMs;
+    if (found !== undefined) signs.push(found);
+  }
+  // What came back was alive when it was written.
+  for (const { outputs } of outputsOf(state, 'database.restore')) {
+    const { recoveredToMs, targeted } = restoredDatabaseOutputs.parse(outputs);
+    if (!targeted) signs.push(recoveredToMs);
+  }
+  return signs.length > 0 ? Math.max(...signs) : undefined;
+}
+
+/** What became of each resource, with its loss against the moment of the disaster. */
+export function recoveredResources(state: RunState, disasterMs: number | undefined): ReportedResource[] {
+  const objectives = state.started?.resourceObjectives ?? {};
+  const resources = new Map<string, ReportedResource>();
+  for (const { outputs } of outputsOf(state, 'assess.resources')) {
+    const { points, missing } = resourcesOutputs.parse(outputs);
+    for (const point of Object.values(points)) {
+      const { resource: name, kind, vault, backupId } = point;
+      resources.set(name, { name, kind, status: 'lost', vault, backupId, problem: 'it was not restored in this run' });
+    }
+    for (const { name, kind, problem } of missing) resources.set(name, { name, kind, status: 'lost', problem });
+  }
+  for (const step of state.steps) {
+    const name = step.plan.each;
+    const known = name === undefined ? undefined : resources.get(name);
+    if (known && step.error && /^(database|data|configuration)\.restore$/.test(step.plan.uses))
+      resources.set(known.name, { ...known, problem: step.error.message });
+  }
+  const set = (name: string, came: Partial<ReportedResource> & { recoveredToMs: number }) => {
+    const known = resources.get(name);
+    if (known === undefined) return;
+    const { problem: _, ...rest } = known;
+    const objectiveMs = objectives[name];
+    const lossMs = disasterMs === undefined ? undefined : Math.max(0, disasterMs - came.recoveredToMs);
+    resources.set(name, {
+      ...rest,
+      ...came,
+      status: 'recovered',
+      ...(lossMs === undefined ? {} : { lossMs }),
+      ...(objectiveMs === undefined ? {} : { objectiveMs }),
+      ...(lossMs === undefined || objectiveMs === undefined ? {} : { met: lossMs <= objectiveMs }),
+    });
+  };
+  for (const { plan, outputs } of outputsOf(state, 'database.restore')) {
+    const { bytes, recoveredToMs, lastCommitAtMs } = restoredDatabaseOutputs.parse(outputs);
+    if (plan.each !== undefined)
+      set(plan.each, { bytes, recoveredToMs, ...(lastCommitAtMs === undefined ? {} : { lastCommitAtMs }) });
+  }
+  for (const uses of ['data.restore', 'configuration.restore']) {
+    for (const { plan, outputs } of outputsOf(state, uses)) {
+      const { bytes, recoveredToMs } = restoredDirectoryOutputs.parse(outputs);
+      if (plan.each !== undefined) set(plan.each, { bytes, recoveredToMs });
+    }
+  }
+  return [...resources.values()];
+}
+
+/** Since when the recovery site was seen healthy without a break; undefined when the run has not watched it. */
+export function healthySince(state: RunState): number | undefined {
+  const seen = outputsOf(state, 'monitor.health').map(({ outputs }) => healthOutputs.parse(outputs).healthySinceMs);
+  return seen.length > 0 ? Math.max(...seen) : undefined;
+}

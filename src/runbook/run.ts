@@ -1,0 +1,252 @@
+import type { Clock } from '../base/clock.ts';
+import { DrError, messageOf } from '../base/errors.ts';
+import type { Log } from '../base/log.ts';
+import type { Progress } from '../base/progress.ts';
+import type { RunMode } from '../steps/contract.ts';
+import type { RecoveryTarget, World } from '../steps/ports.ts';
+import { timedId } from '../vault/layout.ts';
+import type { Lease } from '../vault/lease.ts';
+import type { ObjectStore } from '../vault/store.ts';
+import type { EventOf, Outcome, StoredError } from './events.ts';
+import { type Ending, Executor } from './execute.ts';
+import { findUnfinished, type UnfinishedRun } from './history.ts';
+import { Journal, type OnEntry } from './journal.ts';
+import { parseRunbook, type Registry } from './load.ts';
+import { membersAt, objectivesAt } from './members.ts';
+import { instancesOf, leaseOf, type Runbook, type StepInstance } from './model.ts';
+import { buildReport, type RunReport, storeReport } from './run-report.ts';
+
+/** What the engine works with; built by the command. */
+export interface Engine {
+  readonly world: World;
+  readonly registry: Registry;
+  readonly clock: Clock;
+  readonly log: Log;
+  /** Ctrl-C. */
+  readonly signal: AbortSignal;
+  /** Who runs this: `ops@db-host-1, process 4711`. */
+  readonly by: string;
+  /** Six random characters a-z0-9. */
+  random(): string;
+  acquireLease(store: ObjectStore, name: string, purpose: string): Promise<Lease>;
+  readonly onEntry: OnEntry;
+  onProgress(step: string, progress: Progress): void;
+  /** The report as Markdown, for the vaults. */
+  renderMarkdown(report: RunReport): string;
+}
+
+export interface RunRequest {
+  readonly runbook: Runbook;
+  readonly mode: RunMode;
+  readonly at: RecoveryTarget;
+  /** Why, in the words of who started it. */
+  readonly reason: string;
+  readonly acceptSplitBrain: string | undefined;
+  /** Do not go on with an unfinished run: abandon it and begin anew. */
+  readonly fresh: boolean;
+}
+
+export interface RunResult {
+  readonly runId: string;
+  /** An unfinished run was continued. */
+  readonly resumed: boolean;
+  /** Undefined: the run has stopped and the same command continues it. */
+  readonly outcome: Outcome | undefined;
+  /** Why it stopped, failed or could not clean up. */
+  readonly error: StoredError | undefined;
+  readonly report: RunReport;
+}
+
+/** The vault that holds the journal: that of the recovery site, because it has to be there when the old site is not. */
+export function journalStore(world: World): ObjectStore {
+  const store = world.vaults.find(({ name }) => name === world.site.vault);
+  if (store) return store;
+  throw new DrError(
+    'unreachable',
+    `the vault of site ${world.site.name} cannot be opened, and the journal belongs there`,
+    {
+      where: world.site.vault,
+      next: 'Make that vault reachable; "dr doctor" says what is wrong with it.',
+    },
+  );
+}
+
+/**
+ * Runs a runbook from its beginning, or goes on with the unfinished run of the same mode. Returns when the run has ended or stopped;
+ * throws when nothing (more) may be done: `lease-held`, `config`, `refused`, a vault that takes no journal entry.
+ */
+export async function executeRun(engine: Engine, request: RunRequest): Promise<RunResult> {
+  const store = journalStore(engine.world);
+  const { mode } = request;
+  const purpose = `${mode} to ${engine.world.site.name}`;
+  const lease = await engine.acquireLease(store, leaseOf(mode), purpose);
+  try {
+    const unfinished = await findUnfinished(store, leaseOf(mode), engine.log);
+    const [newest] = unfinished;
+    if (newest && !request.fresh) return await resumeRun(engine, request, lease, newest);
+    for (const run of unfinished) await abandon(engine, lease, run);
+    return await startRun(engine, request, lease);
+  } finally {
+    await lease.release();
+  }
+}
+
+async function startRun(engine: Engine, request: RunRequest, lease: Lease): Promise<RunResult> {
+  const { world, clock } = engine;
+  const { runbook, mode } = request;
+  const journal = Journal.begin(journalOptions(engine, timedId(clock.now(), engine.random())), engine.onEntry);
+  const instances = instancesOf(runbook, mode, membersAt(world.config, world.site.name));
+  await lease.stillHeld();
+  await journal.append({
+    type: 'run-started',
+    mode,
+    site: world.site.name,
+    from: world.from.name,
+    at: request.at,
+    reason: request.reason,
+    runbook: { name: runbook.name, path: runbook.source.path, text: runbook.source.text },
+    objectives: world.config.objectives,
+    resourceObjectives: objectivesAt(world.config),
+    steps: instances.map(plannedStep),
+  });
+  await recordAcceptance(journal, request);
+  return await goOn(engine, journal, instances, lease, false);
+}
+
+async function resumeRun(engine: Engine, request: RunRequest, lease: Lease, run: UnfinishedRun): Promise<RunResult> {
+  const { world } = engine;
+  const { started } = run;
+  const differs = [
+    started.mode !== request.mode && `it is a ${started.mode}, this is a ${request.mode}`,
+    started.site !== world.site.name && `it goes to ${started.site}, this goes to ${world.site.name}`,
+    JSON.stringify(started.at) !== JSON.stringify(request.at) && 'it recovers to another moment (--at)',
+  ].filter((reason) => reason !== false);
+  if (differs.length > 0) {
+    throw new DrError(
+      'refused',
+      `run ${run.id} has not finished, and this command is another one: ${differs.join('; ')}`,
+      {
+        where: `run ${run.id}`,
+        next: 'Give the command with which it was started to go on with it, or add --new to abandon it and begin anew.',
+      },
+    );
+  }
+  const journal = await Journal.open(journalOptions(engine, run.id), engine.onEntry);
+  const instances = instancesFor(engine, started);
+  await lease.stillHeld();
+  await journal.append({ type: 'run-resumed' });
+  if (journal.state.status === 'running') await recordAcceptance(journal, request);
+  return await goOn(engine, journal, instances, lease, true);
+}
+
+/** Ends an unfinished run for good. A drill is cleaned up on the way as far as that is possible. */
+async function abandon(engine: Engine, lease: Lease, run: UnfinishedRun): Promise<void> {
+  const journal = await Journal.open(journalOptions(engine, run.id));
+  await lease.stillHeld();
+  await journal.append({ type: 'run-resumed' });
+  if (run.started.mode === 'drill') {
+    if (journal.state.status === 'running') await journal.append({ type: 'undo-started', outcome: 'abandoned' });
+    await new Executor({ ...engine, journal, instances: instancesFor(engine, run.started), lease }).backward();
+  }
+  await journal.append({ type: 'run-finished', outcome: 'abandoned' });
+  await saveReport(engine, journal);
+}
+
+async function goOn(
+  engine: Engine,
+  journal: Journal,
+  instances: readonly StepInstance[],
+  lease: Lease,
+  resumed: boolean,
+): Promise<RunResult> {
+  const executor = new Executor({ ...engine, journal, instances, lease });
+  if (journal.state.status === 'running') await conclude(journal, await executor.forward());
+  if (journal.state.status === 'undoing') {
+    await executor.backward();
+    const { outcome, steps } = journal.state;
+    // What could not be removed keeps the run open: the next command tries again.
+    if (outcome && !steps.some(({ status }) => status === 'undo-failed'))
+      await journal.append({ type: 'run-finished', outcome });
+  }
+  const report = await saveReport(engine, journal);
+  const { status, outcome, error, steps } = journal.state;
+  const leftover = steps.find((step) => step.status === 'undo-failed');
+  return {
+    runId: journal.runId,
+    resumed,
+    outcome: status === 'finished' ? outcome : undefined,
+    error: leftover?.error ?? error,
+    report,
+  };
+}
+
+/** From how the steps ended to what becomes of the run. */
+async function conclude(journal: Journal, ending: Ending): Promise<void> {
+  const drill = journal.state.started?.mode === 'drill';
+  if (ending.kind === 'complete') {
+    const outcome = journal.state.steps.some(({ tolerated }) => tolerated) ? 'degraded' : 'succeeded';
+    await journal.append(drill ? { type: 'undo-started', outcome } : { type: 'run-finished', outcome });
+    return;
+  }
+  const { error } = ending;
+  const because = ending.kind;
+  if (drill || (ending.kind === 'failed' && ending.undo))
+    await journal.append({ type: 'undo-started', outcome: because, error });
+  else await journal.append({ type: 'run-stopped', because, error });
+}
+
+/** The report is made from the journal, so a vault that does not take it loses nothing: it can be made again. */
+async function saveReport(engine: Engine, journal: Journal): Promise<RunReport> {
+  const report = buildReport(journal.runId, journal.entries, journal.state, journal.lastDigest);
+  const others = engine.world.vaults.filter(({ name }) => name !== engine.world.site.vault);
+  for (const store of [journalStore(engine.world), ...others]) {
+    try {
+      await storeReport(store, report, engine.renderMarkdown(report));
+    } catch (error) {
+      engine.log.warn(
+        { vault: store.name, reason: messageOf(error) },
+        'The report of the run could not be stored here.',
+      );
+    }
+  }
+  await journal.settle();
+  return report;
+}
+
+async function recordAcceptance(journal: Journal, request: RunRequest): Promise<void> {
+  if (request.acceptSplitBrain !== undefined)
+    await journal.append({ type: 'split-brain-accepted', name: request.acceptSplitBrain });
+}
+
+/** The steps of a run as it was started; refused when the configuration has other resources now. */
+function instancesFor(engine: Engine, started: EventOf<'run-started'>): StepInstance[] {
+  const { world, registry } = engine;
+  const runbook = parseRunbook(started.runbook.text, started.runbook.path, registry);
+  const instances = instancesOf(runbook, started.mode, membersAt(world.config, started.site));
+  const now = instances.map(({ id }) => id).join(', ');
+  const then = started.steps.map(({ id }) => id).join(', ');
+  if (now === then) return instances;
+  throw new DrError('refused', 'the configuration has changed since the run began: it has other resources now', {
+    where: `then: ${then}; now: ${now}`,
+    next: 'Use the configuration with which the run began, or abandon the run and begin anew with --new.',
+  });
+}
+
+function journalOptions(engine: Engine, runId: string) {
+  const { world, by, clock, log } = engine;
+  return { store: journalStore(world), copies: world.vaults, runId, by, executor: engine.random(), clock, log };
+}
+
+function plannedStep(instance: StepInstance) {
+  const { spec, each } = instance;
+  return {
+    id: instance.id,
+    stage: spec.stage,
+    group: instance.group,
+    uses: spec.kind.name,
+    title: spec.title,
+    ...(each === undefined ? {} : { each }),
+    needsApproval: spec.approval !== undefined,
+    undoable: spec.kind.undoable,
+  };
+}

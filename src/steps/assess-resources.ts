@@ -1,0 +1,88 @@
+import { z } from 'zod';
+import { DrError, isAbort, messageOf } from '../base/errors.ts';
+import { formatBytes, formatDuration } from '../base/units.ts';
+import { forSite } from '../config/sites.ts';
+import type { Config } from '../config/types.ts';
+import { defineStep, runModes } from './contract.ts';
+import { type ResourceKind, recoveryTargetSchema, resourcePointSchema } from './ports.ts';
+
+export const resourcesOutputs = z.object({
+  points: z
+    .record(z.string(), resourcePointSchema)
+    .describe('The recovery point chosen for each resource: moment, vault, backup. The restore steps want it.'),
+  missing: z
+    .array(z.object({ name: z.string(), kind: z.enum(['database', 'data', 'configuration']), problem: z.string() }))
+    .describe('Resources that cannot be brought back, and why.'),
+});
+
+export const assessResources = defineStep({
+  name: 'assess.resources',
+  summary: 'Choose the newest recovery point of every resource over all vaults that answer',
+  effect: 'none',
+  runsInPlan: true,
+  modes: runModes,
+  params: z.object({ at: recoveryTargetSchema.describe('Which moment to bring back; usually ${{ run.at }}.') }),
+  outputs: resourcesOutputs,
+  timeoutMs: 5 * 60_000,
+  async plan({ world, run }) {
+    const names = protectedResources(world.config).map(({ name }) => name);
+    return {
+      target: names.join(', '),
+      present: `${names.length} resources to bring up at ${run.site}`,
+      will: ['choose a recovery point for each'],
+      problems: [],
+    };
+  },
+  async run(context, { at }) {
+    const { world, run, signal, clock, note } = context;
+    const points: z.output<typeof resourcesOutputs>['points'] = {};
+    const missing: z.output<typeof resourcesOutputs>['missing'] = [];
+    const without = new Set(forSite(world.config, run.site).without);
+    await Promise.all(
+      protectedResources(world.config).map(async ({ name, kind }) => {
+        if (without.has(name)) {
+          missing.push({
+            name,
+            kind,
+            problem: `the configuration gives it no place at ${run.site} (recover.${run.site})`,
+          });
+          return;
+        }
+        try {
+          points[name] = await world.recovery.assess({ name, kind }, at, signal);
+        } catch (error) {
+          if (signal.aborted || isAbort(error)) throw error;
+          missing.push({ name, kind, problem: messageOf(error) });
+        }
+      }),
+    );
+    const now = clock.now();
+    for (const { resource, vault, backupId, recoveryPointMs, bytes, candidates } of Object.values(points)) {
+      const age = formatDuration(Math.max(0, now - recoveryPointMs));
+      note(
+        `${resource}: recovery point ${new Date(recoveryPointMs).toISOString()} (${age} old, ${formatBytes(bytes)}), backup ${backupId} in vault ${vault}`,
+      );
+      for (const { vault: other, problem } of candidates)
+        if (problem) note(`${resource}: vault ${other} cannot be used: ${problem}`);
+    }
+    for (const { name, problem } of missing) note(`${name} CANNOT be brought back: ${problem}`);
+    if (Object.keys(points).length === 0) {
+      throw new DrError(
+        'not-found',
+        `nothing can be brought back: ${missing.map(({ name, problem }) => `${name}: ${problem}`).join('; ')}`,
+        {
+          next: 'Make a vault with backups reachable ("dr backups" shows what there is), then run the same command again.',
+        },
+      );
+    }
+    return { points, missing };
+  },
+});
+
+function protectedResources(config: Config): Array<{ name: string; kind: ResourceKind }> {
+  return [
+    ...Object.keys(config.databases).map((name) => ({ name, kind: 'database' as const })),
+    ...Object.keys(config.data).map((name) => ({ name, kind: 'data' as const })),
+    ...Object.keys(config.configuration).map((name) => ({ name, kind: 'configuration' as const })),
+  ];
+}

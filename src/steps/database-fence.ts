@@ -1,0 +1,154 @@
+import { z } from 'zod';
+import { DrError } from '../base/errors.ts';
+import { printableUrl } from '../base/redact.ts';
+import { formatDuration } from '../base/units.ts';
+import { defineStep, type StepContext } from './contract.ts';
+import { databaseUrl, memberOf } from './places.ts';
+import type { Heartbeat } from './ports.ts';
+
+/** Heartbeats that have to stay away before a writer counts as silent. */
+const MISSED_BEATS = 3;
+/** How wrong the clocks of two sites may be when an age is computed from both, milliseconds. */
+const SKEW_MS = 60_000;
+/** A heartbeat that still moves after this many of its intervals belongs to something that lives. */
+const PATIENCE_BEATS = 6;
+
+const observed = z.object({
+  database: z.string(),
+  vault: z.string(),
+  writtenAtMs: z.number(),
+  observedAtMs: z.number(),
+});
+
+export const databaseFence = defineStep({
+  name: 'database.fence',
+  summary: 'Prove that the old primary cannot write any more',
+  effect: 'changes',
+  modes: ['failover'],
+  over: 'databases',
+  params: z.object({
+    heartbeats: z
+      .array(observed)
+      .default([])
+      .describe('What assess.witnesses saw: the longer ago, the shorter the wait here.'),
+  }),
+  outputs: z.object({
+    proof: z
+      .enum(['dead', 'read-only', 'accepted'])
+      .describe(
+        'dead: neither it nor its archive gave a sign. read-only: it refused a write. accepted: a person took the risk by name.',
+      ),
+    detail: z.string(),
+  }),
+  timeoutMs: 5 * 60_000,
+  async plan(context) {
+    const { run, world, signal } = context;
+    const name = memberOf(context);
+    const url = databaseUrl(context, name, run.from);
+    const probe = await world.probes.database(url, signal);
+    const lives = probe.session && probe.inRecovery !== true;
+    return {
+      target: `old primary of ${name} at ${printableUrl(url)}`,
+      present: probe.detail,
+      will: run.acceptedSplitBrain
+        ? [`go on without proof, because ${run.acceptedSplitBrain} accepts that`]
+        : ['see that it does not answer and that its archive stands still, or that it refuses a write; stop otherwise'],
+      problems:
+        lives && !run.acceptedSplitBrain
+          ? [
+              {
+                what: `the old primary of ${name} answers and is writable`,
+                next: 'Stop it, or plan a switchover instead of a failover.',
+              },
+            ]
+          : [],
+    };
+  },
+  async run(context, params) {
+    const { run, note } = context;
+    const name = memberOf(context);
+    if (run.acceptedSplitBrain !== undefined) {
+      const detail = `${run.acceptedSplitBrain} accepted that the old primary of ${name} may still accept writes`;
+      note(detail);
+      return { proof: 'accepted' as const, detail };
+    }
+    const url = databaseUrl(context, name, run.from);
+    const answer = await lookAtServer(context, name, url);
+    if (answer !== undefined) return { proof: 'read-only' as const, detail: answer };
+    const silence = await waitForSilence(context, name, params.heartbeats);
+    // It may have come back while its archive was watched.
+    const again = await lookAtServer(context, name, url);
+    if (again !== undefined) return { proof: 'read-only' as const, detail: again };
+    return { proof: 'dead' as const, detail: silence };
+  },
+});
+
+/** What proves that a server that answers is read-only; undefined when it does not answer. Throws when it may write. */
+async function lookAtServer(context: StepContext, name: string, url: string): Promise<string | undefined> {
+  const { world, signal, note } = context;
+  const where = printableUrl(url);
+  const probe = await world.probes.database(url, signal);
+  note(`old primary of ${name} at ${where}: ${probe.detail}`);
+  if (probe.reach !== 'connected') return undefined;
+  if (!probe.session)
+    throw unfenced(name, `it answers at ${where} but lets nobody in to see whether it writes (${probe.detail})`);
+  const { proof, detail } = await world.probes.refusesWrites(url, signal);
+  note(`a write at the old primary of ${name}: ${detail}`);
+  if (proof) return detail;
+  throw unfenced(name, `it answers at ${where} and did not refuse a write (${detail})`);
+}
+
+/** Waits until the archive of the old site has provably stood still for long enough; says what was seen. */
+async function waitForSilence(
+  context: StepContext,
+  name: string,
+  seenBefore: ReadonlyArray<z.output<typeof observed>>,
+): Promise<string> {
+  const { clock, signal, note } = context;
+  let seen = await newestHeartbeat(context, name);
+  if (seen === undefined) {
+    throw unfenced(
+      name,
+      'it does not answer from here, and no vault has a heartbeat of its archive, so a network partition looks the same',
+    );
+  }
+  const earlier = seenBefore.filter(({ database, vault }) => database === name && vault === seen?.vault);
+  const unchanged = earlier.filter(({ writtenAtMs }) => writtenAtMs === seen?.writtenAtMs);
+  let since = Math.min(clock.now(), ...unchanged.map(({ observedAtMs }) => observedAtMs));
+  const patientUntil = clock.now() + PATIENCE_BEATS * seen.everyMs + SKEW_MS;
+  for (;;) {
+    const needed = MISSED_BEATS * seen.everyMs;
+    const stoodStillMs = clock.now() - since;
+    const ageMs = clock.now() - seen.writtenAtMs;
+    if (stoodStillMs >= needed || ageMs >= needed + SKEW_MS) {
+      const detail = `it does not answer, and its archive (vault ${seen.vault}, ${seen.lsn}) has stood still for ${formatDuration(Math.max(stoodStillMs, ageMs))}`;
+      note(`old primary of ${name}: ${detail}`);
+      return detail;
+    }
+    await clock.sleep(Math.min(1000, needed - stoodStillMs), signal);
+    const next = await newestHeartbeat(context, name);
+    if (next && next.writtenAtMs !== seen.writtenAtMs) {
+      if (clock.now() > patientUntil) {
+        throw unfenced(
+          name,
+          `it does not answer from here, but its archive still moves (${next.lsn} in vault ${next.vault}): the network is parted and the old site works on`,
+        );
+      }
+      seen = next;
+      since = clock.now();
+    }
+  }
+}
+
+async function newestHeartbeat(context: StepContext, name: string): Promise<Heartbeat | undefined> {
+  const beats = await context.world.recovery.heartbeats(name, context.signal);
+  return beats.filter(({ site }) => site !== context.run.site).sort((a, b) => b.writtenAtMs - a.writtenAtMs)[0];
+}
+
+function unfenced(name: string, why: string): DrError {
+  return new DrError('refused', `it is not proven that the old primary of ${name} cannot write: ${why}`, {
+    where: `database ${name}`,
+    next: 'Stop the old primary or cut it off, then run the same command again. If you know that it cannot write, or take the loss of what it still accepts: add --accept-split-brain "YOUR NAME"; it is recorded.',
+    retryable: false,
+  });
+}

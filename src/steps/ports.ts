@@ -1,0 +1,208 @@
+import { z } from 'zod';
+import type { OnProgress } from '../base/progress.ts';
+import type { Config, SiteConfig } from '../config/types.ts';
+import type { TrafficDriver } from '../traffic/contract.ts';
+import type { ObjectStore } from '../vault/store.ts';
+
+/** What steps may touch. Built once by the command; tests put parts of their own in the same places. */
+export interface World {
+  readonly config: Config;
+  /** The recovery site. */
+  readonly site: SiteConfig;
+  /** The site that was active when the run started. */
+  readonly from: SiteConfig;
+  /** All vaults that could be opened, the recovery site's first. */
+  readonly vaults: readonly ObjectStore[];
+  readonly recovery: RecoveryPort;
+  readonly probes: ProbePort;
+  /** The driver of a traffic entry. Throws `not-found` for a name that the configuration does not have. */
+  traffic(name: string): TrafficDriver;
+}
+
+/** Which moment to bring back. */
+export const recoveryTargetSchema = z.discriminatedUnion('kind', [
+  z.object({ kind: z.literal('latest') }),
+  /** Milliseconds since 1970. */
+  z.object({ kind: z.literal('time'), atMs: z.number() }),
+  /** Databases only; the other resources then take their newest backup. */
+  z.object({ kind: z.literal('lsn'), lsn: z.string() }),
+]);
+export type RecoveryTarget = z.infer<typeof recoveryTargetSchema>;
+
+export type ResourceKind = 'database' | 'data' | 'configuration';
+
+/** The recovery point chosen for one resource: from here on the run sticks to this vault and backup. */
+export const resourcePointSchema = z.object({
+  resource: z.string(),
+  kind: z.enum(['database', 'data', 'configuration']),
+  vault: z.string(),
+  backupId: z.string(),
+  /** The moment that comes back, milliseconds since 1970 (for a database: as far as its archive reaches or the target). */
+  recoveryPointMs: z.number(),
+  /** Size as it will lie on disk. */
+  bytes: z.number(),
+  /** What each vault has to offer, for the report. */
+  candidates: z.array(
+    z.object({
+      vault: z.string(),
+      recoveryPointMs: z.number().optional(),
+      /** Why this vault cannot be used for it. */
+      problem: z.string().optional(),
+    }),
+  ),
+});
+export type ResourcePoint = z.infer<typeof resourcePointSchema>;
+
+/** Where a database is brought up. Everything that a crash could forget is derived from the run and the configuration. */
+export interface DatabasePlace {
+  readonly name: string;
+  readonly runId: string;
+  readonly directory: string;
+  /** True in a drill: reachable through a private socket only, never archived, never seen by anybody. */
+  readonly isolated: boolean;
+  /** The site whose `recover` entry gives port, address, user and settings when it is not isolated. */
+  readonly site: string;
+}
+
+export const recoveredDatabaseSchema = z.object({
+  /** How it is reached, without password. */
+  where: z.string(),
+  /** Last LSN that was replayed. */
+  replayedTo: z.string(),
+  timeline: z.number(),
+  /** The newest commit that came back, milliseconds since 1970; missing when none was seen in the WAL. */
+  lastCommitAtMs: z.number().optional(),
+  /** Every commit up to this moment came back (an idle database is current although its last commit is old). */
+  recoveredToMs: z.number(),
+  bytes: z.number(),
+});
+export type RecoveredDatabase = z.infer<typeof recoveredDatabaseSchema>;
+
+/** What lies at a database's place now. `foreign`: something that this run did not put there. */
+export type DatabaseState =
+  | { readonly state: 'empty' }
+  | { readonly state: 'partial'; readonly runId: string | undefined }
+  | { readonly state: 'recovered'; readonly runId: string; readonly recovered: RecoveredDatabase }
+  | {
+      readonly state: 'promoted';
+      readonly runId: string;
+      readonly recovered: RecoveredDatabase;
+      readonly timeline: number;
+    }
+  | { readonly state: 'foreign'; readonly detail: string };
+
+export interface DirectoryPlace {
+  readonly name: string;
+  readonly runId: string;
+  readonly path: string;
+}
+
+export type DirectoryState =
+  | { readonly state: 'empty' }
+  | { readonly state: 'partial'; readonly runId: string | undefined }
+  | { readonly state: 'complete'; readonly runId: string; readonly bytes: number; readonly entries: number }
+  | { readonly state: 'foreign'; readonly detail: string };
+
+export interface Finding {
+  readonly ok: boolean;
+  readonly what: string;
+  readonly next?: string | undefined;
+}
+
+/** The archive's last sign of life, as one vault has it. */
+export interface Heartbeat {
+  readonly vault: string;
+  readonly database: string;
+  /** Site that wrote it. */
+  readonly site: string;
+  /** When it was written by the writer's clock, milliseconds since 1970. */
+  readonly writtenAtMs: number;
+  /** How often it is written while all is well, milliseconds. */
+  readonly everyMs: number;
+  /** Durable end of the archive. */
+  readonly lsn: string;
+}
+
+/**
+ * What runbooks need of `backup/`: find, restore, promote, check. Every method can be called again after a crash: what it finds at
+ * a place is told apart by the run id that it leaves there. Errors are `DrError`.
+ */
+export interface RecoveryPort {
+  /** The best recovery point over all vaults that is not after `at`; `not-found` (with the recoverable range) when there is none. */
+  assess(
+    resource: { name: string; kind: ResourceKind },
+    at: RecoveryTarget,
+    signal: AbortSignal,
+  ): Promise<ResourcePoint>;
+  /** The newest heartbeat of a database in each vault that has one and answers. */
+  heartbeats(database: string, signal: AbortSignal): Promise<readonly Heartbeat[]>;
+  /** Looks whether this machine can bring the database up: programs of the right major version, user, port. */
+  preflight(place: DatabasePlace, point: ResourcePoint, signal: AbortSignal): Promise<readonly Finding[]>;
+
+  databaseState(place: DatabasePlace, signal: AbortSignal): Promise<DatabaseState>;
+  /** Restores and replays to the target, and leaves a running, consistent, read-only server. A partial one is begun anew. */
+  restoreDatabase(
+    place: DatabasePlace,
+    point: ResourcePoint,
+    at: RecoveryTarget,
+    onProgress: OnProgress,
+    signal: AbortSignal,
+  ): Promise<RecoveredDatabase>;
+  /** SQL checks and page checks; one entry per check. Works on a read-only server. */
+  checkDatabase(
+    place: DatabasePlace,
+    sql: readonly string[],
+    signal: AbortSignal,
+  ): Promise<
+    ReadonlyArray<{ readonly ok: boolean; readonly what: string; readonly detail: string; readonly ms: number }>
+  >;
+  /** Makes it the writable primary of a new timeline. Promoting a promoted one is a success. */
+  promoteDatabase(place: DatabasePlace, signal: AbortSignal): Promise<{ readonly timeline: number }>;
+  /** Stops and removes an isolated database; refuses any other. */
+  discardDatabase(place: DatabasePlace, signal: AbortSignal): Promise<void>;
+
+  directoryState(place: DirectoryPlace, signal: AbortSignal): Promise<DirectoryState>;
+  restoreDirectory(
+    place: DirectoryPlace,
+    point: ResourcePoint,
+    onProgress: OnProgress,
+    signal: AbortSignal,
+  ): Promise<{ readonly bytes: number; readonly entries: number }>;
+  /** Removes what this run restored in a drill; refuses what it did not put there. */
+  discardDirectory(place: DirectoryPlace, signal: AbortSignal): Promise<void>;
+}
+
+/** How an address answered a connection. `refused`: the machine lives, nothing listens. `silent`: no answer in time. */
+export interface ReachProbe {
+  readonly reach: 'connected' | 'refused' | 'silent';
+  readonly detail: string;
+}
+
+export interface HttpProbe {
+  /** Undefined when there was no HTTP answer. */
+  readonly status: number | undefined;
+  /** The first 64 KiB. */
+  readonly body: string;
+  readonly ms: number;
+  readonly detail: string;
+}
+
+/** What a database server says about itself, as seen from here. */
+export interface DatabaseProbe extends ReachProbe {
+  /** True when a session could be opened. */
+  readonly session: boolean;
+  /** A standby: nothing can write there. */
+  readonly inRecovery?: boolean;
+}
+
+/** Eyes of the runbook: looks at things from outside, each look bounded to a few seconds. Never throws except when aborted. */
+export interface ProbePort {
+  tcp(host: string, port: number, signal: AbortSignal): Promise<ReachProbe>;
+  http(url: string, signal: AbortSignal): Promise<HttpProbe>;
+  database(url: string, signal: AbortSignal): Promise<DatabaseProbe>;
+  /**
+   * Tries a write that leaves nothing behind (a temporary table in a transaction that is rolled back).
+   * `proof` only when the server itself says that it is read-only (SQLSTATE 25006).
+   */
+  refusesWrites(url: string, signal: AbortSignal): Promise<{ readonly proof: boolean; readonly detail: string }>;
+}

@@ -1,0 +1,35 @@
+import { assessResources } from './assess-resources.ts';
+import { assessVaults } from './assess-vaults.ts';
+import { assessWitnesses } from './assess-witnesses.ts';
+import { checkHttp } from './check-http.ts';
+import { checkSql } from './check-sql.ts';
+import type { StepKind } from './contract.ts';
+import { databaseFence } from './database-fence.ts';
+import { databasePromote } from './database-promote.ts';
+import { databaseRestore } from './database-restore.ts';
+import { configurationRestore, dataRestore } from './directory-restore.ts';
+import { monitorHealth } from './monitor-health.ts';
+import { recordActive } from './record-active.ts';
+import { siteActivate } from './site-activate.ts';
+import { trafficRedirect, trafficVerify } from './traffic.ts';
+
+/** Every kind of step that a runbook can use, by name, in the order of a recovery. */
+export const stepRegistry: ReadonlyMap<string, StepKind> = new Map(
+  [
+    assessVaults,
+    assessWitnesses,
+    assessResources,
+    siteActivate,
+    databaseRestore,
+    dataRestore,
+    configurationRestore,
+    checkSql,
+    databaseFence,
+    databasePromote,
+    recordActive,
+    checkHttp,
+    trafficRedirect,
+    trafficVerify,
+    monitorHealth,
+  ].map((kind) => [kind.name, kind]),
+);
