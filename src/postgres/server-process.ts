@@ -6,7 +6,7 @@ import { promisify } from 'node:util';
 import { codeOf, DrError, fileError, messageOf } from '../base/errors.ts';
 import { LogTail } from './server-process-log.ts';
 import { queryOnce, socketUrl } from './server-process-sql.ts';
-import { handOver, type ServerUser } from './server-process-user.ts';
+import type { ServerUser } from './server-process-user.ts';
 
 const run = promisify(execFile);
 const pollMs = 25;
@@ -98,8 +98,17 @@ export class ServerProcess {
         if (options.signal?.aborted === true) throw error;
         const code = codeOf(error);
         // 28000: no such role, or it may not log in. 57P03: starting up or recovering.
-        if (code === '28000') candidates = candidates.slice(1);
-        else if (code !== '57P03' && code !== 'ECONNREFUSED' && code !== 'ENOENT' && code !== 'ECONNRESET') {
+        if (code === '28000' && /does not exist|not permitted to log in/.test(messageOf(error))) {
+          candidates = candidates.slice(1);
+          continue;
+        }
+        if (code === '28000') {
+          throw new DrError('denied', `the server does not let dr in: ${messageOf(error)}`, {
+            where: this.socketDirectory,
+            next: 'Allow it in pg_hba.conf (local all all peer, for the user that runs dr), then run the command again.',
+          });
+        }
+        if (code !== '57P03' && code !== 'ECONNREFUSED' && code !== 'ENOENT' && code !== 'ECONNRESET') {
           if (!this.running()) throw await this.ended('starting');
           if (code !== undefined || !/terminated|timeout/i.test(messageOf(error))) throw error;
         }
@@ -139,14 +148,13 @@ export class ServerProcess {
 }
 
 /**
- * Starts a server on a data directory and waits until it has written `postmaster.pid`; whether it accepts connections is
- * `waitReady`'s question. Hands the files over to the server's user and makes the directory private first.
- * @throws DrError `local` with the server's FATAL message when it ends before.
+ * Starts a server on a data directory, which has to belong to the server's user (`handOver`), and waits until it has written
+ * `postmaster.pid` or has ended: whether it accepts connections, and why not, is what `waitReady` tells.
+ * @throws DrError `local` when there is no such program or the log cannot be written.
  */
 export async function startServer(options: StartServerOptions): Promise<ServerProcess> {
   const { dataDirectory, user, logFile } = options;
-  await mkdir(dirname(logFile), { recursive: true });
-  await handOver(dataDirectory, user);
+  const made = await mkdir(dirname(logFile), { recursive: true });
   const log = await open(logFile, 'a').catch((error: unknown) => {
     throw fileError(error, logFile, 'write the log of the server');
   });
@@ -154,7 +162,9 @@ export async function startServer(options: StartServerOptions): Promise<ServerPr
   let tail: LogTail;
   try {
     await chmod(dataDirectory, 0o700);
-    if (user !== undefined) await chown(logFile, user.uid, user.gid);
+    for (const path of user === undefined ? [] : [logFile, made]) {
+      if (user !== undefined && path !== undefined) await chown(path, user.uid, user.gid);
+    }
     tail = new LogTail(logFile, (await log.stat()).size);
     const settings = Object.entries(options.settings).flatMap(([name, value]) => ['-c', `${name}=${value}`]);
     child = spawn(join(options.bin, 'postgres'), ['-D', dataDirectory, ...settings], {
@@ -175,8 +185,7 @@ export async function startServer(options: StartServerOptions): Promise<ServerPr
     const facts = await readPidFile(dataDirectory);
     if (facts !== undefined && facts.pid === child.pid) return new ServerProcess(dataDirectory, facts, tail, child);
     if (child.exitCode !== null || child.signalCode !== null) {
-      const gone = new ServerProcess(dataDirectory, { pid: child.pid ?? 0, port: 0, socketDirectory: '' }, tail, child);
-      throw await gone.ended('starting');
+      return new ServerProcess(dataDirectory, { pid: child.pid ?? 0, port: 0, socketDirectory: '' }, tail, child);
     }
     await delay(10);
   }
