@@ -1,11 +1,11 @@
 import { readActiveSite } from '../backup/active-site.ts';
 import type { BackupContext } from '../backup/context.ts';
-import { DrError, messageOf } from '../base/errors.ts';
+import { DrError } from '../base/errors.ts';
 import { forSite, type SitePlaces } from '../config/sites.ts';
 import type { Config } from '../config/types.ts';
-import { enrolVault } from '../vault/enrol.ts';
 import { KeyRing } from '../vault/keys.ts';
 import { openVault } from '../vault/open.ts';
+import { openVaults } from '../vault/roster.ts';
 import { SealPool } from '../vault/seal-pool.ts';
 import type { ObjectStore } from '../vault/store.ts';
 import type { CommandContext } from './context.ts';
@@ -30,13 +30,15 @@ export interface World extends AsyncDisposable {
 export interface WorldOptions {
   /** `write`: vaults are enrolled (proved, and made where they are new). `read`: nothing is written. */
   readonly vaults: 'write' | 'read';
+  /** A vault that was lost for good and begins anew. */
+  readonly replaceVault?: string;
 }
 
 export async function openWorld(context: CommandContext, options: WorldOptions): Promise<World> {
   const { config } = await context.loadConfig();
   const { clock, log, signal, onProgress, version } = context;
-  const stores = Object.values(config.vaults).map((vault) => openVault(vault, log));
-  if (options.vaults === 'write') await enrolAll(context, stores);
+  const found = Object.values(config.vaults).map((vault) => openVault(vault, log));
+  const stores = options.vaults === 'write' ? await openForWriting(context, found, options.replaceVault) : found;
   const identities = await context.loadIdentities();
   const pool = new SealPool(config.backup.workers);
   return {
@@ -78,28 +80,24 @@ export async function openWorld(context: CommandContext, options: WorldOptions):
 }
 
 /**
- * Proves every vault that answers. One that does not answer stays in the list and is left out by each operation, so that a dead
- * region never stops backups to the others; one that answers and cannot be trusted stops the command.
+ * Makes the vaults ready. One that does not answer stays in the list and is left out by each operation, so that a dead region never
+ * stops backups to the others; one that answers and cannot be trusted stops the command.
  */
-async function enrolAll(context: CommandContext, stores: readonly ObjectStore[]): Promise<void> {
-  const failures: unknown[] = [];
-  await Promise.all(
-    stores.map(async (store) => {
-      try {
-        const { created } = await enrolVault(store, { signal: context.signal });
-        if (created) context.log.info({ vault: store.name, location: store.location }, 'new vault enrolled');
-      } catch (error) {
-        if (!(error instanceof DrError) || error.kind !== 'unreachable') throw error;
-        failures.push(error);
-        context.log.warn({ vault: store.name, error }, 'this vault does not answer; going on without it');
-      }
-    }),
-  );
-  if (failures.length < stores.length || stores.length === 0) return;
-  if (failures.length === 1) throw failures[0];
+async function openForWriting(
+  context: CommandContext,
+  stores: readonly ObjectStore[],
+  replace?: string,
+): Promise<ObjectStore[]> {
+  const { log, signal } = context;
+  const opened = await openVaults(stores, { log, signal, ...(replace === undefined ? {} : { replace }) });
+  const reasons = opened.flatMap(({ reason }) => (reason ? [reason] : []));
+  for (const reason of reasons) log.warn({ error: reason }, 'a vault does not answer; going on without it');
+  const [first] = reasons;
+  if (!first || reasons.length < stores.length) return opened.map(({ store }) => store);
+  if (reasons.length === 1) throw first;
   throw new DrError('unreachable', 'no vault answers', {
-    where: failures.map(messageOf).join('; '),
+    where: reasons.map((reason) => `${reason.message} (${reason.where})`).join('; '),
     next: 'Run `dr doctor` to see what each vault refuses.',
-    cause: new AggregateError(failures),
+    cause: new AggregateError(reasons),
   });
 }

@@ -217,7 +217,14 @@ export class FileStore implements ObjectStore {
   async #writeTemporary(body: Body, options: CallOptions): Promise<string> {
     await this.#root.readyTemporaryFolder();
     const path = join(this.#root.path, temporaryFolder, `${process.pid}-${randomBytes(9).toString('hex')}`);
-    const handle = await open(path, 'wx', 0o640);
+    const handle = await open(path, 'wx', 0o640).catch(async (error: unknown) => {
+      // The folder went with a directory that was emptied or replaced: is it still a vault at all?
+      if (codeOf(error) !== 'ENOENT') throw error;
+      this.#root.forget(dirname(path));
+      await this.#root.require();
+      await this.#root.readyTemporaryFolder();
+      return await open(path, 'wx', 0o640);
+    });
     try {
       let at = 0;
       for (const view of body instanceof Uint8Array ? [body] : body) {

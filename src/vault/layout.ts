@@ -37,6 +37,9 @@ export const layout = {
   leaseGeneration: (name: string, generation: number) => `leases/${name}/${pad(generation, 10)}.json`,
   activeSite: (generation: number) => `records/active/${pad(generation, 10)}.json`,
   activeSites: 'records/active/',
+  /** Which place a vault's name means; the highest generation counts. */
+  vaultRecords: (name: string) => `records/vaults/${name}/`,
+  vaultRecord: (name: string, generation: number) => `records/vaults/${name}/${pad(generation, 10)}.json`,
   holds: 'holds/',
   /** A declared incident: while one is not cleared, nothing is deleted in any vault. */
   hold: (id: string) => `holds/${id}.json`,
