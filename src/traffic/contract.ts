@@ -27,7 +27,11 @@ export interface TrafficDriver {
   current(signal?: AbortSignal): Promise<TrafficState>;
   /** Publishes `values` in place of the state `replaces`. Publishing what is there already is a success. */
   point(values: readonly string[], replaces: TrafficState, signal?: AbortSignal): Promise<TrafficChange>;
-  /** Resolves once the provider says that the change has reached all of its servers (Route 53: INSYNC). */
+  /**
+   * Resolves once the provider says that the change has reached all of its servers (Route 53: INSYNC). For a `point` that found its
+   * values there already, waits until the name servers answer them. The deadline is the signal's: `unreachable` (retryable) when it
+   * timed out, `interrupted` when the caller stopped.
+   */
   settled(change: TrafficChange, signal?: AbortSignal): Promise<void>;
   /** What each authoritative server answers now, by server; a server that does not answer is reported with its error. */
   answers(signal?: AbortSignal): Promise<ReadonlyArray<{ server: string; values: readonly string[]; error?: string }>>;

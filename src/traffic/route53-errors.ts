@@ -87,12 +87,29 @@ export function route53Error(thrown: unknown, call: Call): DrError {
   return unnamed(error, statusOf(thrown), codeOf(thrown), call);
 }
 
+const invalidBatch = 'InvalidChangeBatch';
+
+/**
+ * The API reference shows an InvalidChangeBatch as a document of its own (`<InvalidChangeBatch><Messages><Message>…`), without the
+ * usual code; the SDK then knows neither its name nor its text and only carries `Messages` along.
+ */
+function batchMessages(thrown: Error): string | undefined {
+  if (!('Messages' in thrown) || typeof thrown.Messages !== 'object' || thrown.Messages === null) return undefined;
+  if (!('Message' in thrown.Messages)) return undefined;
+  return [thrown.Messages.Message].flat().map(String).join('; ');
+}
+
 /** The same failure without the request and sockets that the SDK attaches: they hold the signature and would fill a log. */
 function withoutRequest(thrown: unknown): Error {
   const lean = new Error(messageOf(thrown));
   if (thrown instanceof Error) {
     lean.name = thrown.name;
     if (thrown.stack !== undefined) lean.stack = thrown.stack;
+    const messages = batchMessages(thrown);
+    if (messages !== undefined) {
+      lean.name = invalidBatch;
+      lean.message = messages;
+    }
   }
   return lean;
 }
@@ -134,5 +151,5 @@ function statusOf(error: unknown): number | undefined {
 
 /** True when Route 53 judged a batch and changed nothing because a part of it does not fit the present records. */
 export function isInvalidBatch(error: unknown): boolean {
-  return error instanceof DrError && error.cause instanceof Error && error.cause.name === 'InvalidChangeBatch';
+  return error instanceof DrError && error.cause instanceof Error && error.cause.name === invalidBatch;
 }

@@ -5,7 +5,7 @@ import { formatDuration } from '../base/units.ts';
 import type { TrafficConfig } from '../config/types.ts';
 import type { TrafficChange, TrafficDriver, TrafficState } from './contract.ts';
 import { askServer } from './dns-query.ts';
-import { checkedValues, conflict, generationOf, plainName, plainValues, sameValues } from './record.ts';
+import { checkedValues, conflict, generationOf, plainName, plainValues, sameValues, showValues } from './record.ts';
 import { Route53Api, type Route53ApiOptions } from './route53-api.ts';
 import { route53Doctor } from './route53-doctor.ts';
 import { isInvalidBatch } from './route53-errors.ts';
@@ -22,6 +22,9 @@ export interface Route53Tuning extends Partial<Pick<Route53ApiOptions, 'clock' |
 
 /** Marks a "change" that found its values published already: nothing was submitted, so Route 53 has no change to ask for. */
 const unchanged = 'unchanged';
+
+/** "Changes generally propagate to all Route 53 name servers within 60 seconds" (API reference, GetChange). Milliseconds. */
+const spreadMs = 60_000;
 
 /**
  * Redirects one simple record of a Route 53 hosted zone.
@@ -86,7 +89,7 @@ export class Route53Traffic implements TrafficDriver {
     const startedMs = clock.now();
     const limitMs = this.#tuning.settleTimeoutMs ?? 600_000;
     const isSettled =
-      change.id === unchanged ? () => this.#isAnswered(signal) : () => this.#isInSync(change.id, signal);
+      change.id === unchanged ? () => this.#isAnswered(startedMs, signal) : () => this.#isInSync(change.id, signal);
     // A control plane that is slow or away for a while says nothing about the change: keep asking until the deadline.
     const busy = (error: unknown) => {
       if (signal?.aborted || !(error instanceof DrError) || !error.retryable) throw error;
@@ -229,17 +232,21 @@ export class Route53Traffic implements TrafficDriver {
   }
 
   /**
-   * Undefined once every name server answers what the record says. A change of an earlier, killed run may still be on its way,
-   * and its id is lost. A private zone has no servers of its own to ask: then the record itself is all that can be known.
+   * Undefined once every name server that can be asked answers what the record says: a change of an earlier, killed run may
+   * still be on its way, and its id is lost. Where no server can be asked (a private zone, a network that blocks port 53), the
+   * time that Route 53 names for spreading a change has to do.
    */
-  async #isAnswered(signal: AbortSignal | undefined): Promise<string | undefined> {
+  async #isAnswered(sinceMs: number, signal: AbortSignal | undefined): Promise<string | undefined> {
+    const { type } = this.#config;
     const { values } = await this.current(signal);
     const answers = await this.answers(signal);
-    const behind = answers.find(
-      (answer) => answer.error !== undefined || !sameValues(this.#config.type, answer.values, values),
-    );
-    if (behind === undefined) return undefined;
-    return `${behind.server} ${behind.error === undefined ? `answers ${behind.values.join(', ') || 'nothing'}` : `fails: ${behind.error}`}`;
+    const heard = answers.filter((answer) => answer.error === undefined);
+    const behind = heard.find((answer) => !sameValues(type, answer.values, values));
+    if (behind !== undefined) return `${behind.server} answers ${showValues(behind.values)}`;
+    if (heard.length > 0) return undefined;
+    if (this.#api.clock.now() - sinceMs < spreadMs) return 'no name server can be asked';
+    this.#log.warn({ answers }, 'no name server can be asked: the record is taken as visible because of its age');
+    return undefined;
   }
 
   #interrupted(doing: string, cause: unknown): DrError {

@@ -67,10 +67,15 @@ export async function startRoute53(options: Route53Options): Promise<Route53Serv
     await dns.close();
     throw error;
   }
+  let closing: Promise<unknown> | undefined;
   const close = async () => {
-    zone.close();
-    api.closeAllConnections();
-    await Promise.all([new Promise<void>((resolve) => api.close(() => resolve())), dns.close()]);
+    closing ??= (() => {
+      zone.close();
+      const closed = new Promise<void>((resolve) => api.close(() => resolve()));
+      api.closeAllConnections();
+      return Promise.all([closed, dns.close()]);
+    })();
+    await closing;
   };
   return {
     endpoint: `http://127.0.0.1:${(api.address() as AddressInfo).port}`,
