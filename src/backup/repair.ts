@@ -59,9 +59,10 @@ export async function copyMissing(options: RepairOptions): Promise<RepairResult>
   try {
     const { surveys, unread } = await readSources(from, signal);
     const records = await copyRecords({ from: surveys.map(({ store }) => store), to, log, signal });
-    const missing = findMissing(surveys, await surveyVault(to, signal), options.policies, clock.now());
+    const target = await surveyVault(to, signal);
+    const missing = findMissing(surveys, target, options.policies, clock.now());
     const copied: Array<{ resource: string; id: string; bytes: number }> = [];
-    const failed: Array<{ resource: string; id: string; error: unknown }> = [];
+    const failed: Array<{ resource: string; id: string; error: unknown }> = damagedEverywhere(surveys, target);
     const total = missing.reduce((sum, { storedBytes }) => sum + storedBytes, 0);
     const there = new Set<string>();
     let done = 0;
@@ -114,6 +115,20 @@ export function findMissing(
   return missing.sort((a, b) => b.recoveryPointMs - a.recoveryPointMs);
 }
 
+/** Backups that the target lacks and whose manifest no source has undamaged. */
+function damagedEverywhere(
+  sources: readonly VaultSurvey[],
+  target: VaultSurvey,
+): Array<{ resource: string; id: string; error: unknown }> {
+  const found = new Map<string, { resource: string; id: string; error: unknown }>();
+  const known = new Set(target.unreadable.map(({ key }) => key));
+  for (const { resource, id, key, error } of sources.flatMap(({ unreadable }) => unreadable)) {
+    if (known.has(key) || [target, ...sources].some(({ backups }) => backups.get(resource)?.has(id))) continue;
+    found.set(key, { resource, id, error });
+  }
+  return [...found.values()];
+}
+
 /** Holds are left aside: they keep what is there and are no reason to bring back what has gone. */
 function keptOf(
   backups: readonly SurveyedBackup[],
@@ -164,22 +179,25 @@ async function copyRecords(options: {
   const { from, to, log, signal } = options;
   const failedRecords: Array<{ key: string; error: unknown }> = [];
   let records = 0;
+  const keysOf = async (store: ObjectStore, prefix: string, except: ReadonlySet<string>) => {
+    const keys: string[] = [];
+    for await (const { key } of store.list(prefix, { signal })) if (!except.has(key)) keys.push(key);
+    return keys;
+  };
   for (const prefix of [layout.holds, layout.activeSites, 'verifications/']) {
-    const there = new Set<string>();
-    for await (const { key } of to.list(prefix, { signal })) there.add(key);
+    const there = new Set(await keysOf(to, prefix, new Set()));
     for (const source of from) {
-      try {
-        for await (const { key } of source.list(prefix, { signal })) {
-          if (there.has(key)) continue;
+      for (const key of await keysOf(source, prefix, there)) {
+        try {
           const bytes = await source.read(key, undefined, { signal });
           decodeRecord(bytes, 'the record', `${source.location}/${key}`);
           if ((await to.create(key, bytes, { signal })) === 'created') records++;
           there.add(key);
+        } catch (error) {
+          if (signal.aborted || isAbort(error) || !isOfThisBackup(error)) throw error;
+          log.warn({ vault: source.name, key, error }, 'a record could not be copied from this vault');
+          failedRecords.push({ key, error });
         }
-      } catch (error) {
-        if (signal.aborted || isAbort(error)) throw error;
-        log.warn({ vault: source.name, prefix, error }, 'not all records could be copied from this vault');
-        failedRecords.push({ key: `${source.name}/${prefix}`, error });
       }
     }
   }
