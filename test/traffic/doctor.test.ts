@@ -71,6 +71,24 @@ describe('the doctor of Route 53 changes nothing and finds', () => {
     expect(findings.at(-1)?.what).toContain('name server');
   });
 
+  it('nothing to create again when the record is removed under its eyes', async () => {
+    server.zone.seed(record);
+    const remove = () => server.zone.apply([{ action: 'DELETE', set: record }]);
+    server.faults.next('ChangeResourceRecordSets', { kind: 'before', act: () => void remove() });
+    const driver = new Route53Traffic(route53Config(server), silentLog);
+    const findings = await driver.doctor();
+    driver.close();
+    expect(findings).toContainEqual({ ok: true, what: 'these credentials may change the record' });
+    expect(server.zone.records()).toEqual([]);
+  });
+
+  it('an endpoint that accepts what Route 53 must reject', async () => {
+    server.zone.seed(record);
+    server.faults.next('ChangeResourceRecordSets', { kind: 'accept' });
+    const { wrong } = await examine();
+    expect(wrong.map((finding) => finding.what)).toEqual([expect.stringContaining('not a faithful Route 53')]);
+  });
+
   it('a wrong zone, and names the right one', async () => {
     server.zone.seed(record);
     const { wrong } = await examine({ zone: 'ZWRONG' });

@@ -72,12 +72,10 @@ async function handle(
   }
   checkSignature(request, options.accessKeys);
   throwFault(fault, route.action, options.zone);
-  const body = route.serve(
-    options,
-    url.searchParams,
-    Buffer.concat(chunks).toString('utf8'),
-    decodeURIComponent(route.id),
-  );
+  const body =
+    fault?.kind === 'accept'
+      ? { ChangeInfo: { Id: '/change/CACCEPTED', Status: 'PENDING', SubmittedAt: new Date().toISOString() } }
+      : route.serve(options, url.searchParams, Buffer.concat(chunks).toString('utf8'), decodeURIComponent(route.id));
   if (fault?.kind === 'lose-reply') request.socket.destroy();
   else reply(response, 200, `${route.action}Response`, body);
 }

@@ -7,6 +7,7 @@ export type ApiFault =
   | { readonly kind: 'hang' } // accepts the request and never answers
   | { readonly kind: 'drop' } // closes the connection, the request has no effect
   | { readonly kind: 'lose-reply' } // does the work, then closes the connection without answering
+  | { readonly kind: 'accept' } // says PENDING to a batch without judging or applying it, as a careless emulator does
   | { readonly kind: 'before'; readonly act: () => void }; // something happens first, then the normal answer
 
 /** What the name server does with queries. */
