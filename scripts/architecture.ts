@@ -143,7 +143,7 @@ function importsOf(file: string): Import[] {
     });
   };
   const statement =
-    /^\s*(?:import|export)\s+(type\s+)?((?:[\w*$]+(?:\s+as\s+\w+)?\s*,?\s*)?(?:\{[^}]*\})?)\s*from\s*['"]([^'"]+)['"]/gm;
+    /^[ \t]*(?:import|export)\s+(type\s+)?((?:[\w*$]+(?:\s+as\s+\w+)?\s*,?\s*)?(?:\{[^}]*\})?)\s*from\s*['"]([^'"]+)['"]/gm;
   for (const match of source.matchAll(statement)) {
     const names =
       /\{([^}]*)\}/
@@ -155,9 +155,10 @@ function importsOf(file: string): Import[] {
       names.length > 0 && names.every((part) => part.startsWith('type ')) && (match[2] ?? '').trim().startsWith('{');
     add(match.index, match[3] ?? '', match[1] !== undefined || onlyTypes);
   }
-  for (const match of source.matchAll(/^\s*import\s*['"]([^'"]+)['"]/gm)) add(match.index, match[1] ?? '', false);
+  for (const match of source.matchAll(/^[ \t]*import\s*['"]([^'"]+)['"]/gm)) add(match.index, match[1] ?? '', false);
   for (const match of source.matchAll(/\bimport\(\s*['"]([^'"]+)['"]\s*\)/g)) add(match.index, match[1] ?? '', false);
-  for (const match of source.matchAll(/new URL\([^)]*['"](\.[^'"]+\.ts)['"]/g)) add(match.index, match[1] ?? '', false);
+  for (const match of source.matchAll(/new URL\([\s\S]{0,120}?['"](\.\.?\/[^'"]+\.ts)['"]/g))
+    add(match.index, match[1] ?? '', false);
   return imports;
 }
 

@@ -11,7 +11,7 @@ import { exitCodeHelp, exitCodeOf } from './exit-codes.ts';
 import { readIdentities } from './identity.ts';
 import { readableLogLine } from './log-lines.ts';
 import { Terminal, type TerminalOutput } from './terminal.ts';
-import { type Verb, verbs } from './verbs.ts';
+import { verbs as allVerbs, type Verb } from './verbs.ts';
 
 /** The outside of the process, as `main.ts` finds it and tests make it. */
 export interface Outside {
@@ -47,12 +47,12 @@ const logLevels = ['trace', 'debug', 'info', 'warn', 'error', 'silent'];
  * One call of `dr`: parses the arguments, does the work of the verb, writes its result to standard output (or the error as
  * one block to standard error, and with --json as a document to standard output). Never throws; gives the exit code.
  */
-export async function runCli(outside: Outside): Promise<number> {
+export async function runCli(outside: Outside, verbs: readonly Verb[] = allVerbs): Promise<number> {
   // Known before the arguments are parsed, because a mistake in them is reported in this form too.
   const json = outside.args.includes('--json');
   let chosen: Chosen | undefined;
   try {
-    chosen = choose(outside);
+    chosen = choose(outside, verbs);
     if (chosen === undefined) return 0;
   } catch (error) {
     return fail(outside, undefined, json, reportError(error));
@@ -88,7 +88,7 @@ function fail(outside: Outside, command: string | undefined, json: boolean, repo
 }
 
 /** The verb with its options; undefined when help or the version was asked for, and shown. */
-function choose(outside: Outside): Chosen | undefined {
+function choose(outside: Outside, verbs: readonly Verb[]): Chosen | undefined {
   let chosen: Chosen | undefined;
   let complaint = '';
   const program = new Command('dr')
@@ -146,7 +146,7 @@ function choose(outside: Outside): Chosen | undefined {
   } catch (error) {
     if (!(error instanceof CommanderError)) throw error;
     if (error.exitCode === 0) return undefined;
-    throw usageError(error, complaint, outside.args);
+    throw usageError(error, complaint, outside.args, verbs);
   }
   return chosen;
 }
@@ -162,7 +162,12 @@ function checkGlobals(options: object): Globals {
 }
 
 /** What commander complains about, in one sentence, and where the right form is shown. */
-function usageError(error: CommanderError, complaint: string, args: readonly string[]): DrError {
+function usageError(
+  error: CommanderError,
+  complaint: string,
+  args: readonly string[],
+  verbs: readonly Verb[],
+): DrError {
   const verb = verbs.find(({ name }) => args.includes(name))?.name;
   const help = `Run "dr ${verb === undefined ? '' : `${verb} `}--help" to see what it takes.`;
   if (error.code === 'commander.help') {

@@ -36,6 +36,8 @@ interface VerbText {
 
 /** A verb, ready for the command line: `bind` reads its options at once, and gives back the work to do. */
 export interface Verb extends VerbText {
+  /** False when this build has no handler for it. */
+  readonly wired: boolean;
   bind(written: Written): (context: CommandContext) => Promise<CommandResult>;
 }
 
@@ -48,6 +50,7 @@ function verb<Options>(
 ): Verb {
   return {
     ...text,
+    wired: text.load !== undefined,
     bind: (written) => {
       const options = text.read(written);
       return async (context) => {
