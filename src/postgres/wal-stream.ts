@@ -42,6 +42,8 @@ export interface WalStreamOptions {
   readonly statusEveryMs: number;
   /** Milliseconds without a word (asked for at half time) after which the server counts as dead; default 60 s. */
   readonly silenceMs?: number | undefined;
+  /** After this long without a word an idle server is asked where it is (kept to the rhythm of `statusEveryMs`); default half of `silenceMs`. */
+  readonly askEveryMs?: number | undefined;
   /** How long an ordered end may take; default 10 s. */
   readonly stopMs?: number | undefined;
   readonly clock?: Clock | undefined;
@@ -81,6 +83,7 @@ export class WalStream {
     const { slot, timeline, start, signal, statusEveryMs } = this.#options;
     if (signal?.aborted) return { kind: 'stopped', end: start };
     const silenceMs = this.#options.silenceMs ?? 60_000;
+    const askEveryMs = Math.min(this.#options.askEveryMs ?? silenceMs, silenceMs / 2);
     const doing = `stream WAL from ${formatLsn(start)} on timeline ${timeline}`;
     return await this.#session.exclusive(doing, slot, async () => {
       const { socket } = this.#session;
@@ -93,7 +96,7 @@ export class WalStream {
       this.#heardMs = this.#clock.now();
       this.#state = 'streaming';
       const timer = setInterval(() => {
-        const silent = this.#clock.now() - this.#heardMs >= silenceMs / 2;
+        const silent = this.#clock.now() - this.#heardMs >= askEveryMs;
         if (this.#state === 'streaming') this.#sendStatus(silent);
       }, statusEveryMs);
       const stop = () => this.#stop();
