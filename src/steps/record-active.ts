@@ -1,12 +1,7 @@
 import { z } from 'zod';
-import { DrError, messageOf } from '../base/errors.ts';
-import { type ActiveSite, readActiveSite, writeActiveSite } from './active-site.ts';
-import { defineStep, type StepContext } from './contract.ts';
-
-const outputs = z.object({
-  generation: z.number().describe('Of the record that makes the recovery site the active one.'),
-  vaults: z.array(z.string()).describe('Vaults that hold it.'),
-});
+import { readActiveSite, recordActiveSite } from '../backup/active-site.ts';
+import { DrError } from '../base/errors.ts';
+import { defineStep } from './contract.ts';
 
 export const recordActive = defineStep({
   name: 'record.active',
@@ -15,83 +10,41 @@ export const recordActive = defineStep({
   modes: ['failover', 'switchover', 'failback'],
   after: [{ uses: 'database.promote', modes: ['failover', 'switchover', 'failback'] }],
   params: z.object({}),
-  outputs,
+  outputs: z.object({
+    generation: z.number().describe('Of the record that makes the recovery site the active one.'),
+    unanswered: z.array(z.string()).describe('Vaults that do not know it yet.'),
+  }),
   timeoutMs: 2 * 60_000,
   async plan({ world, run, signal }) {
-    const { newest, silent } = await readActiveSite(world.vaults, signal);
-    const present = newest
-      ? `${newest.site} is active (generation ${newest.generation})`
-      : `${run.from} is active (by the configuration)`;
+    const { active, unanswered } = await readActiveSite(world.vaults, signal);
     return {
       target: `record of the active site in ${world.vaults.map(({ name }) => name).join(', ')}`,
-      present,
+      present: active
+        ? `${active.site} is active (generation ${active.generation}, by ${active.by})`
+        : `${run.from} is active (by the configuration)`,
       will: [
-        `create generation ${(newest?.generation ?? 0) + 1}: ${run.site}`,
-        ...silent.map(({ vault }) => `leave out vault ${vault}, which does not answer`),
+        `create generation ${(active?.generation ?? 0) + 1}: ${run.site}`,
+        ...unanswered.map(({ vault }) => `leave out vault ${vault}, which does not answer`),
       ],
       problems: [],
     };
   },
-  async done(context) {
-    const { world, run, signal, note } = context;
-    const { newest, byVault } = await readActiveSite(world.vaults, signal);
-    if (newest === undefined || newest.runId !== run.id || newest.site !== run.site) return undefined;
-    const holders = [...byVault].flatMap(([vault, record]) =>
-      record?.generation === newest.generation ? [vault] : [],
-    );
-    if (holders.length < byVault.size) return undefined;
-    note(`generation ${newest.generation} was found in ${holders.join(', ')}`);
-    return { generation: newest.generation, vaults: holders };
-  },
+  // No `done`: recording the same run again completes what a crash left unfinished, under the same generation.
   async run(context) {
-    const { world, run, signal, note } = context;
-    const record = await nextRecord(context);
-    const vaults: string[] = [];
-    for (const store of world.vaults) {
-      try {
-        if (!(await writeActiveSite(store, record, signal))) {
-          throw new DrError('conflict', `vault ${store.name} has another record of generation ${record.generation}`, {
-            where: store.location,
-            next: 'Somebody else decided who is active: find out with "dr runs" before you go on.',
-          });
-        }
-        vaults.push(store.name);
-      } catch (error) {
-        if (signal.aborted || (error instanceof DrError && error.kind !== 'unreachable' && error.kind !== 'denied'))
-          throw error;
-        note(`vault ${store.name} does not know yet that ${run.site} is active: ${messageOf(error)}`);
-      }
-    }
-    if (vaults.length === 0) {
-      throw new DrError('unreachable', 'no vault took the record of the active site', {
-        next: 'Make a vault reachable, then run the same command again.',
+    const { world, run, signal, clock, log, note } = context;
+    const { active, unanswered } = await readActiveSite(world.vaults, signal);
+    if (active && active.runId !== run.id && active.site !== run.from) {
+      throw new DrError('conflict', `${active.site} became active while this run moved away from ${run.from}`, {
+        where: `generation ${active.generation}, by ${active.by}`,
+        next: 'Somebody else decided who is active: find out with "dr runs" before you go on.',
       });
     }
-    note(`${run.site} is active from generation ${record.generation} on (${vaults.join(', ')})`);
-    return { generation: record.generation, vaults };
+    const since = new Date(clock.now()).toISOString();
+    const record = { site: run.site, since, by: `run ${run.id}`, runId: run.id };
+    const { generation } = await recordActiveSite(world.vaults, record, log, signal);
+    const silent = unanswered.map(({ vault }) => vault);
+    note(`${run.site} is active from generation ${generation} on`);
+    for (const { vault, reason } of unanswered) note(`vault ${vault} does not know it yet: ${reason}`);
+    return { generation, unanswered: silent };
   },
 });
-
-/** The record that this run writes: the same after a crash in the middle, so that it can be completed. */
-async function nextRecord({ world, run, clock, signal }: StepContext): Promise<ActiveSite> {
-  const { newest } = await readActiveSite(world.vaults, signal);
-  if (newest?.runId === run.id) return newest;
-  if (newest && newest.site !== run.from) {
-    throw new DrError(
-      'conflict',
-      `${newest.site} became active (generation ${newest.generation}) while this run moved away from ${run.from}`,
-      {
-        next: `See "dr runs ${newest.runId}".`,
-      },
-    );
-  }
-  const at = new Date(clock.now()).toISOString();
-  return {
-    format: 1,
-    generation: (newest?.generation ?? 0) + 1,
-    site: run.site,
-    previous: run.from,
-    runId: run.id,
-    at,
-  };
-}
