@@ -20,9 +20,11 @@ export class PostgresError extends Error {
   override readonly name = 'PostgresError';
   readonly code: string;
   readonly detail: string | undefined;
+  readonly routine: string | undefined;
 
   constructor(message: ServerMessage) {
     super(message.message);
+    this.routine = message.routine;
     this.code = message.sqlstate;
     this.detail = message.detail;
   }
@@ -39,7 +41,25 @@ export function sqlstateOf(error: unknown): string | undefined {
 
 /** True when the server no longer has WAL that was asked for: only a new base backup closes this gap. */
 export function isWalGone(error: unknown): boolean {
-  return error instanceof DrError && error.kind === 'not-found' && sqlstateOf(error) === '58P01';
+  return (
+    error instanceof DrError &&
+    error.cause instanceof PostgresError &&
+    saysWalGone(error.cause.code, error.cause.routine)
+  );
+}
+
+/**
+ * True when the server has invalidated the slot and refuses it (18 and newer; before, only `isWalGone` tells): it has to be
+ * dropped and created again, and WAL since its position may be gone.
+ */
+export function isSlotLost(error: unknown): boolean {
+  if (!(error instanceof DrError) || !(error.cause instanceof PostgresError)) return false;
+  return error.cause.code === '55000' && error.cause.routine === 'ReplicationSlotAcquire';
+}
+
+/** A missing segment has a code (no such file); one that is removed while it is being read has none of its own. */
+function saysWalGone(sqlstate: string, routine: string | undefined): boolean {
+  return sqlstate === '58P01' || routine === 'CheckXLogRemoved';
 }
 
 interface Advice {
@@ -63,6 +83,12 @@ export function serverError(message: ServerMessage, context: ServerContext): DrE
 function adviceFor(message: ServerMessage, context: ServerContext): Advice {
   const user = identifier(context.user);
   const slot = context.slot ?? 'dr';
+  if (saysWalGone(message.sqlstate, message.routine)) {
+    return {
+      kind: 'not-found',
+      next: `Take a new base backup now: recovery to a time across this gap is impossible. Then prevent it: raise max_slot_wal_keep_size or wal_keep_size, and see wal_status of slot ${slot} in pg_replication_slots.`,
+    };
+  }
   switch (message.sqlstate) {
     case '28P01':
       return { kind: 'denied', next: `Correct the password in the URL, or set it: ALTER ROLE ${user} PASSWORD '…';` };
@@ -105,11 +131,6 @@ function adviceFor(message: ServerMessage, context: ServerContext): Advice {
       return {
         kind: 'not-found',
         next: `Create the slot: SELECT pg_create_physical_replication_slot('${slot}', true); then take a new base backup, because WAL in between may be lost.`,
-      };
-    case '58P01':
-      return {
-        kind: 'not-found',
-        next: `Take a new base backup now: recovery to a time across this gap is impossible. Then prevent it: raise max_slot_wal_keep_size or wal_keep_size, and see wal_status of slot ${slot} in pg_replication_slots.`,
       };
     case '55000':
       return prerequisite(message, slot);

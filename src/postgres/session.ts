@@ -157,10 +157,14 @@ export class Session {
       { where: this.where, user: this.socket.user, doing: this.#doing ?? 'talk to the server', slot: this.#slot },
     );
     if (raw.severity === 'FATAL' || raw.severity === 'PANIC') throw failure;
-    while ((await this.reader.next()) !== backend.readyForQuery) {
+    try {
       // Whatever the command had still under way.
+      while ((await this.reader.next()) !== backend.readyForQuery);
+      await this.reader.rest();
+    } catch {
+      // The server closed without another word: what it said before is the reason.
+      throw failure;
     }
-    await this.reader.rest();
     throw new FinishedError(failure);
   }
 }
