@@ -1,6 +1,13 @@
 import { jsonSchema } from '../src/config/schema.ts';
+import { commandReference } from './command-reference.ts';
+import { configurationReference } from './configuration-reference.ts';
 
 /** Every generated file of the repository with its content, by path from the top of the repository. */
 export function generatedFiles(): Map<string, string> {
-  return new Map([['config/dr.schema.json', `${JSON.stringify(jsonSchema(), undefined, 2)}\n`]]);
+  const schema = jsonSchema();
+  return new Map([
+    ['config/dr.schema.json', `${JSON.stringify(schema, undefined, 2)}\n`],
+    ['docs/configuration.md', configurationReference(schema)],
+    ['docs/commands.md', commandReference()],
+  ]);
 }

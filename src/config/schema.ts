@@ -179,7 +179,7 @@ export const fileSchema = z.strictObject({
       ],
       { error: 'must be "recipients" with age public keys, or the word: none' },
     )
-    .describe('Who can read the vaults; "none" stores everything readable.'),
+    .describe('Who can read the vaults: age public keys, or the word none, which stores everything readable.'),
   databases: z.record(name(), database).prefault({}).describe('PostgreSQL databases (servers) to protect, by name.'),
   data: z
     .record(name(), directory('daily', '90 days', 'application data'))
