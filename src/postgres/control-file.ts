@@ -18,7 +18,7 @@ const walLevels = ['minimal', 'replica', 'logical'] as const;
 export interface ControlFile {
   /** Decimal, as PostgreSQL prints it. */
   readonly systemId: string;
-  /** `PG_CONTROL_VERSION`: 1300 for PostgreSQL 13 to 17, 1800 for 18. */
+  /** `PG_CONTROL_VERSION`: 1300 for PostgreSQL 13 to 16, 1700 for 17, 1800 for 18. */
   readonly controlVersion: number;
   readonly catalogVersion: number;
   readonly state: (typeof states)[number];
@@ -43,14 +43,16 @@ export interface ControlFile {
   };
   /** Bytes. */
   readonly blockSize: number;
+  /** Page size of the WAL, bytes. */
+  readonly walBlockSize: number;
   /** Bytes. */
   readonly walSegmentBytes: number;
   /** 0 = data checksums off. */
   readonly dataChecksumVersion: number;
 }
 
-/** Majors of each control version (`PG_CONTROL_VERSION`): where the CRC lies differs, the rest is at the same offsets. */
-const crcOffsets: Readonly<Record<number, number>> = { 1300: 288, 1800: 292 };
+/** Where the CRC lies, by control version; the fields before it that are read here are at the same places in all of them. */
+const crcOffsets: Readonly<Record<number, number>> = { 1300: 288, 1700: 288, 1800: 292 };
 
 /**
  * Reads the content of `global/pg_control` of PostgreSQL 15 to 18 (little-endian, 64-bit). Offsets follow the C structure
@@ -103,6 +105,7 @@ export function parseControlFile(content: Uint8Array, where = 'global/pg_control
       maxLocksPerTransaction: i32(196),
     },
     blockSize: u32(216),
+    walBlockSize: u32(224),
     walSegmentBytes: u32(228),
     dataChecksumVersion: u32(252),
   };

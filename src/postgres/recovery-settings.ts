@@ -93,21 +93,18 @@ export function recoverySettings(
   timeline: number,
   restoreCommand: string,
 ): Record<string, string> {
-  const none = {
-    recovery_target: '',
-    recovery_target_lsn: '',
-    recovery_target_name: '',
-    recovery_target_time: '',
-    recovery_target_xid: '',
-  };
   const goal: Record<string, string> =
     target.kind === 'latest'
       ? {}
       : target.kind === 'lsn'
         ? { recovery_target_lsn: formatLsn(target.lsn) }
         : { recovery_target_time: new Date(target.atMs).toISOString().replace('T', ' ').replace('Z', '+00') };
+  // A target left in the backed up files must not count. PostgreSQL accepts the empty ones only before the one that is set.
+  const others = ['', '_lsn', '_name', '_time', '_xid']
+    .map((kind) => `recovery_target${kind}`)
+    .filter((name) => !(name in goal));
   return {
-    ...none,
+    ...Object.fromEntries(others.map((name) => [name, ''])),
     ...goal,
     recovery_target_inclusive: 'on',
     recovery_target_action: 'pause',
