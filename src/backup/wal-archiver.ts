@@ -234,7 +234,9 @@ export class WalArchiver {
     segmentBytes: number,
   ): Promise<WalSession> {
     const options = this.#options;
-    if (this.#dataKey === 'not yet') this.#dataKey = await createDataKey(options.keyPolicy, this.#clock.now());
+    if (this.#dataKey === 'not yet') {
+      this.#dataKey = await createDataKey(options.keyPolicy, this.#clock.now(), `wal/${server.systemId}`);
+    }
     const dataKey = this.#dataKey;
     // One sealer below one key for the whole process: counters of frames never repeat.
     this.#sealer ??= new WalSealer({
