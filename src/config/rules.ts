@@ -85,15 +85,15 @@ function checkEncryption(config: Config, { wrong, doubtful }: Findings): void {
   });
 }
 
-/** Resources share one name space in the vaults and on the command line. */
+/** Resources share one name space in the vaults (some of which do not tell capitals apart) and on the command line. */
 function checkNames(config: Config, { wrong, doubtful }: Findings): void {
   const seen = new Map<string, string>();
   for (const section of ['databases', 'data', 'configuration'] as const) {
     for (const name of Object.keys(config[section])) {
-      const other = seen.get(name);
+      const other = seen.get(name.toLowerCase());
       if (other !== undefined)
-        wrong([section, name], `the name is taken by ${other}.${name}: every resource has a name of its own`);
-      else seen.set(name, section);
+        wrong([section, name], `the name is taken by ${other}: every resource has a name of its own`);
+      else seen.set(name.toLowerCase(), `${section}.${name}`);
     }
   }
   if (seen.size === 0) doubtful([], 'nothing is protected: add databases, data or configuration');

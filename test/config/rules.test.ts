@@ -86,6 +86,7 @@ describe('refused, with the reason', () => {
     ['schedule: daily, retention: 90 days', 'schedule: on change', '"on change" is for configuration'],
     ['schedule: every 6 hours', 'schedule: on change', '"on change" is for configuration'],
     ['  uploads:', '  orders:', 'data.orders: the name is taken by databases.orders'],
+    ['  uploads:', '  Orders:', 'data.Orders: the name is taken by databases.orders'],
     ['port: 5433', 'port: 0', 'must be a whole number from 1 to 65535'],
     [
       'path: /srv/west/uploads',
