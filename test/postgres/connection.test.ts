@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { createServer, type Server, type Socket } from 'node:net';
+import type { Socket } from 'node:net';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { DrError, type ErrorKind } from '../../src/base/errors.ts';
@@ -8,6 +8,7 @@ import { connectReplication, parseVersion } from '../../src/postgres/connection.
 import { sqlstateOf } from '../../src/postgres/server-errors.ts';
 import { startPostgres, type TestPostgres } from '../harness/postgres.ts';
 import { connect, discard } from './receive.ts';
+import { type Listener, listen, ready, scriptedServer } from './scripted-server.ts';
 
 const password = 'p@ss/word:100%';
 
@@ -22,20 +23,6 @@ async function failure(
   );
   if (!(error instanceof DrError)) throw error;
   return error;
-}
-
-interface Listener {
-  readonly server: Server;
-  readonly url: string;
-}
-
-/** A TCP server that is not PostgreSQL. */
-async function listen(onSocket: (socket: Socket) => void): Promise<Listener> {
-  const server = createServer(onSocket).listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const address = server.address();
-  if (address === null || typeof address === 'string') throw new Error('no TCP address');
-  return { server, url: `postgresql://someone:secret-word@127.0.0.1:${address.port}/orders` };
 }
 
 describe('connectReplication', () => {
@@ -218,7 +205,7 @@ describe('connectReplication', () => {
   });
 
   it('gives up a server that does not answer, and stops when told to', async () => {
-    const silent: Listener = await listen(() => {});
+    await using silent: Listener = await listen(() => {});
     expect(await failure(silent.url, { connectTimeoutMs: 200 })).toMatchObject({
       kind: 'unreachable',
       next: expect.stringContaining('firewall'),
@@ -229,44 +216,21 @@ describe('connectReplication', () => {
     controller.abort();
     expect(await pending).toMatchObject({ kind: 'interrupted' });
     expect(await failure(silent.url, { signal: AbortSignal.abort() })).toMatchObject({ kind: 'interrupted' });
-    silent.server.close();
   });
 
   it.each([
     ['closes at once', (socket: Socket) => socket.destroy()],
     ['talks HTTP', (socket: Socket) => socket.end('HTTP/1.1 400 Bad Request\r\n\r\n')],
   ])('does not hang on something that %s', async (_name, onSocket) => {
-    const other: Listener = await listen((socket) => {
-      socket.on('error', () => {});
-      onSocket(socket);
-    });
+    await using other: Listener = await listen(onSocket);
     const error = await failure(other.url, { connectTimeoutMs: 1000 });
     expect(error.kind).toMatch(/unreachable|corrupt|internal/);
     expect(error.message).not.toContain('secret-word');
-    other.server.close();
   });
 
   it('refuses servers older than 15', async () => {
-    const pair = (type: string, body: Buffer) => {
-      const length = Buffer.alloc(4);
-      length.writeInt32BE(body.length + 4);
-      return Buffer.concat([Buffer.from(type), length, body]);
-    };
-    const old: Listener = await listen((socket) => {
-      socket.on('error', () => {});
-      socket.once('data', () => {
-        socket.write(
-          Buffer.concat([
-            pair('R', Buffer.alloc(4)),
-            pair('S', Buffer.from('server_version\x0014.9\0')),
-            pair('Z', Buffer.from('I')),
-          ]),
-        );
-        socket.on('data', () => socket.end());
-      });
-    });
+    await using old: Listener = await scriptedServer('14.9', ready);
     expect(await failure(old.url)).toMatchObject({ kind: 'config', message: expect.stringContaining('14.9') });
-    old.server.close();
   });
 
   it('notices a server that was killed while nothing was under way, and can always be closed', async () => {
