@@ -224,6 +224,46 @@ describe('WAL', () => {
   });
 });
 
+describe('interruption', () => {
+  test('cut off before any deletion, every backup that is listed is whole, and the next run completes', async () => {
+    const build = async (store: FaultyStore) => {
+      for (const age of [60, 50, 45, 31, 5])
+        await time.ago(age * day, () => putBackup([store], { time, walSegment: 100 - age }));
+      const session = await time.ago(60 * day, () => walSession([store], time));
+      for (const n of [10, 50, 60]) await time.ago(60 * day, () => session.piece(n, 0, 100));
+      await time.ago(55 * day, () => putBackup([store], { time, commit: false }));
+    };
+    const calls = async (store: FaultyStore, stopAt: number) => {
+      let count = 0;
+      store.fail = (kind, key) =>
+        kind === 'delete' && !key.startsWith('leases/') && count++ === stopAt
+          ? new DrError('unreachable', 'cut off')
+          : undefined;
+      const report = await applyRetention(options([store]));
+      store.fail = () => undefined;
+      return { count, error: report.vaults[0]?.error };
+    };
+    const reference = new FaultyStore(time.vault('one'));
+    await build(reference);
+    const { count: deletions, error } = await calls(reference, Number.POSITIVE_INFINITY);
+    expect(error).toBeUndefined();
+    const kinds = (keys: readonly string[]) => keys.map((key) => key.split('/')[0]).sort();
+    expect(deletions).toBeGreaterThan(15);
+    for (let stopAt = 0; stopAt < deletions; stopAt++) {
+      const store = new FaultyStore(time.vault('one'));
+      await build(store);
+      expect((await calls(store, stopAt)).error).toMatchObject({ message: 'cut off' });
+      const there = new Set(await content(store));
+      for (const key of await keysOf(store, 'manifests/')) {
+        const manifest: Manifest = JSON.parse((await store.read(key)).toString());
+        for (const needed of objectsOf(manifest)) expect(there).toContain(needed);
+      }
+      await applyRetention(options([store]));
+      expect(kinds(await content(store))).toEqual(kinds(await content(reference)));
+    }
+  });
+});
+
 describe('doubt', () => {
   const old = async () => {
     await backupAgo(60 * day);
