@@ -2,17 +2,17 @@ import { type FileHandle, open } from 'node:fs/promises';
 import { codeOf, DrError, fileError } from '../base/errors.ts';
 import { formatLsn, type Lsn } from './lsn.ts';
 
-/** How far to replay. */
+/** How far to replay. With the archive's end a target that cannot be reached because of a hole before it is told from one after it. */
 export type RecoveryTarget =
   /** Everything that the archive has; `endLsn` is its first missing byte (it may lie inside of a record). */
   | { readonly kind: 'latest'; readonly endLsn: Lsn }
   /** Everything before this position, and the record that begins there. */
-  | { readonly kind: 'lsn'; readonly lsn: Lsn }
+  | { readonly kind: 'lsn'; readonly lsn: Lsn; readonly endLsn?: Lsn }
   /**
    * Every commit up to this moment, inclusive; milliseconds since 1970. PostgreSQL knows that it is reached by a later
    * commit only: for a moment after the last commit that the archive nevertheless covers, ask for `latest`.
    */
-  | { readonly kind: 'time'; readonly atMs: number };
+  | { readonly kind: 'time'; readonly atMs: number; readonly endLsn?: Lsn };
 
 export function describeTarget(target: RecoveryTarget): string {
   if (target.kind === 'latest') return `the end of the archive (${formatLsn(target.endLsn)})`;

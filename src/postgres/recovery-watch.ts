@@ -1,3 +1,4 @@
+import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { DrError } from '../base/errors.ts';
@@ -91,6 +92,7 @@ export async function watchReplay(watched: Watched): Promise<Watching> {
           return { kind: 'reached', reached };
         }
         if (target.kind === 'lsn' && reached.replayedTo >= target.lsn) return { kind: 'at-end', endLsn: target.lsn };
+        if (target.endLsn !== undefined) await proveEnd(watched, reached.replayedTo, target.endLsn, idle.name);
         throw unreached(target, reached, idle.name);
       }
     }
@@ -177,6 +179,12 @@ function neverConsistent(watched: Watched, segment: string): DrError {
 async function proveEnd(watched: Watched, replayedTo: Lsn, endLsn: Lsn, wanted: string): Promise<void> {
   const { server, spool, control } = watched;
   if (replayedTo >= endLsn) return;
+  const held = await readdir(join(server.dataDirectory, 'pg_wal'));
+  const position = parseSegmentName(wanted, spool.segmentBytes);
+  // The same segment of an older timeline does as well.
+  if (position !== undefined && position.start < endLsn && !held.some((name) => name.endsWith(wanted.slice(8)))) {
+    throw missingSegment(wanted, replayedTo, endLsn);
+  }
   const sizes = { pageBytes: control.walBlockSize, segmentBytes: spool.segmentBytes };
   const read = segmentReader(watched, wanted, replayedTo, endLsn);
   const end = await recordEnd(replayedTo, sizes, read);
@@ -198,12 +206,16 @@ function segmentReader(watched: Watched, wanted: string, replayedTo: Lsn, endLsn
       const word = await readWord(join(server.dataDirectory, 'pg_wal', name), Number(at - start));
       if (word !== undefined) return word;
     }
-    throw new DrError(
-      'not-found',
-      `the WAL segment ${wanted} is missing in the middle: replay stopped at ${formatLsn(replayedTo)}, the archive reaches ${formatLsn(endLsn)}`,
-      { where: wanted, next: 'Recover from another vault, or to a target before this position.' },
-    );
+    throw missingSegment(wanted, replayedTo, endLsn);
   };
+}
+
+function missingSegment(wanted: string, replayedTo: Lsn, endLsn: Lsn): DrError {
+  return new DrError(
+    'not-found',
+    `the WAL segment ${wanted} is missing in the middle: replay stopped at ${formatLsn(replayedTo)}, the archive reaches ${formatLsn(endLsn)}`,
+    { where: wanted, next: 'Recover from another vault, or to a target before this position.' },
+  );
 }
 
 /**

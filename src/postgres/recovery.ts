@@ -117,9 +117,10 @@ export async function recover(options: RecoverOptions): Promise<RunningCluster> 
     await cluster.connect(signal);
     return cluster;
   } catch (error) {
+    // First the spool: a server that waits for its answer ends at once, and not after PostgreSQL's 5 s of patience.
+    await spool.close();
     // A promoted server may be in production already.
     if (!promoted) await server?.stop('immediate');
-    await spool.close();
     throw error;
   }
 

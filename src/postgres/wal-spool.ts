@@ -104,7 +104,7 @@ export class WalSpool {
 
   async start(): Promise<void> {
     try {
-      await rm(this.directory, { recursive: true, force: true });
+      await rm(this.directory, { recursive: true, force: true, maxRetries: 3 });
       for (const path of [this.directory, this.#path('have'), this.#path('none'), this.#path('draft')]) {
         await mkdir(path, { recursive: true, mode: 0o700 });
         await this.#own(path);
