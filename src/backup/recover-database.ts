@@ -71,6 +71,8 @@ export interface RecoverDatabaseOptions {
   readonly address: ServerAddress | undefined;
   /** Operating system user of the server when dr runs as root. */
   readonly user?: string | undefined;
+  /** More settings of an isolated copy's server. */
+  readonly settings?: Readonly<Record<string, string>>;
   /** Role of the database's URL: tried before `postgres`. */
   readonly roles?: readonly string[];
   readonly onProgress?: OnProgress | undefined;
@@ -100,6 +102,7 @@ export async function recoverDatabase(options: RecoverDatabaseOptions): Promise<
     address: options.address,
     user: options.user,
     roles: options.roles ?? [],
+    ...(options.settings ? { settings: options.settings } : {}),
     task: `replay ${manifest.resource}`,
     onProgress: options.onProgress,
     signal,

@@ -100,6 +100,7 @@ export const verbs: readonly Verb[] = [
     examples: ['dr backup', 'dr backup orders uploads'],
     failures: ['objective-broken', 'lease-held', 'not-found', 'unreachable', 'denied', 'refused', 'local'],
     read: (written) => ({ resources: words(written.arguments[0]) }),
+    load: () => import('./backup.ts'),
   }),
   verb<BackupsOptions>({
     name: 'backups',
@@ -145,6 +146,7 @@ export const verbs: readonly Verb[] = [
       vault: word(written.flags['vault']),
       start: written.flags['start'] === true,
     }),
+    load: () => import('./restore.ts'),
   }),
   verb<VerifyOptions>({
     name: 'verify',
@@ -156,6 +158,7 @@ export const verbs: readonly Verb[] = [
     examples: ['dr verify', 'dr verify orders --vault west'],
     failures: ['check-failed', 'lease-held', 'not-found', ...storage, 'local'],
     read: (written) => ({ resource: word(written.arguments[0]), vault: word(written.flags['vault']) }),
+    load: () => import('./verify.ts'),
   }),
   verb<RetentionOptions>({
     name: 'retention',
@@ -183,20 +186,34 @@ export const verbs: readonly Verb[] = [
         '--accept-split-brain <name>',
         'go on although the old primary may still take writes; the name of who decides goes into the journal',
       ],
+      ['--reason <text>', 'why, for the journal and the report'],
+      ['--new', 'abandon an unfinished run and begin anew, instead of going on with it'],
     ],
     examples: ['dr failover --plan', 'dr failover --drill --yes', 'dr failover --yes --identity /secure/identity.txt'],
     failures: ['objective-broken', 'lease-held', 'not-found', ...storage, 'refused', 'local', 'check-failed'],
     read: readFailover,
+    load: () => import('./failover.ts'),
   }),
   verb<RunsOptions>({
     name: 'runs',
     summary: 'list the runs of runbooks, or show the report of one',
-    description: 'Reads the journals in the vaults.',
+    description:
+      'Reads the journals in the vaults. With --approve or --refuse it answers a step of a run that waits for a person; the answer is kept beside the journal.',
     arguments: [['[id]', 'the run to show']],
-    flags: [],
-    examples: ['dr runs', 'dr runs 20261123T050102123Z-3f9a1c'],
-    failures: ['not-found', ...storage],
-    read: (written) => ({ id: word(written.arguments[0]) }),
+    flags: [
+      ['--approve <step>', 'let the step begin'],
+      ['--refuse <step>', 'keep the step from beginning; the run stops'],
+      ['--as <name>', 'who answers (default: the account)'],
+      ['--comment <text>', 'what to record with the answer'],
+    ],
+    examples: [
+      'dr runs',
+      'dr runs 20261123T050102123Z-3f9a1c',
+      'dr runs 20261123T050102123Z-3f9a1c --approve promote[orders]',
+    ],
+    failures: ['not-found', ...storage, 'conflict'],
+    read: readRuns,
+    load: () => import('./runs.ts'),
   }),
   verb<DaemonOptions>({
     name: 'daemon',
@@ -220,5 +237,28 @@ function readFailover({ flags, nowMs }: Written): FailoverOptions {
     at: parseAt(word(flags['at']) ?? 'latest', nowMs),
     yes: flags['yes'] === true,
     acceptSplitBrain: word(flags['acceptSplitBrain']),
+    reason: word(flags['reason']),
+    fresh: flags['new'] === true,
   };
+}
+
+function readRuns({ arguments: given, flags }: Written): RunsOptions {
+  const id = word(given[0]);
+  const approve = word(flags['approve']);
+  const refuse = word(flags['refuse']);
+  const step = approve ?? refuse;
+  if (approve !== undefined && refuse !== undefined) {
+    throw new DrError('usage', '--approve and --refuse exclude each other', { next: 'Give one of them.' });
+  }
+  if (step !== undefined && id === undefined) {
+    throw new DrError('usage', 'an answer needs the run it is for', {
+      next: 'Name the run: dr runs ID --approve STEP.',
+    });
+  }
+  const kind = approve === undefined ? 'refuse' : 'approve';
+  const answer =
+    step === undefined
+      ? undefined
+      : ({ step, kind, name: word(flags['as']), comment: word(flags['comment']) } as const);
+  return { id, answer };
 }

@@ -35,7 +35,7 @@ export interface WorldOptions {
 }
 
 export async function openWorld(context: CommandContext, options: WorldOptions): Promise<World> {
-  const { config } = await context.loadConfig();
+  const { config, site } = await context.loadConfig();
   const { clock, log, signal, onProgress, version } = context;
   const found = Object.values(config.vaults).map((vault) => openVault(vault, log));
   const stores = options.vaults === 'write' ? await openForWriting(context, found, options.replaceVault) : found;
@@ -43,7 +43,7 @@ export async function openWorld(context: CommandContext, options: WorldOptions):
   const pool = new SealPool(config.backup.workers);
   return {
     config,
-    site: context.site ?? config.active,
+    site,
     stores,
     keyRing: new KeyRing(identities ?? []),
     pool,

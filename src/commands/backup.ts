@@ -1,0 +1,161 @@
+import { backupResource } from '../backup/backup-resource.ts';
+import type { BackupContext, TakenBackup } from '../backup/context.ts';
+import { waitForArchive, withPassingArchiver } from '../backup/ensure-wal.ts';
+import { readWalHeartbeat } from '../backup/wal-heartbeat.ts';
+import { DrError, type ErrorKind, isAbort } from '../base/errors.ts';
+import { formatBytes, formatDuration } from '../base/units.ts';
+import type { SitePlaces } from '../config/sites.ts';
+import { reportError } from '../report/error.ts';
+import { type Column, renderTable } from '../report/table.ts';
+import { list } from '../report/values.ts';
+import type { CommandContext, CommandResult } from './context.ts';
+import type { BackupOptions } from './options.ts';
+import { type ConfiguredResource, resourcesNamed } from './resources.ts';
+import { openWorld, type World } from './world.ts';
+
+interface Outcome {
+  readonly resource: string;
+  readonly taken?: TakenBackup;
+  readonly error?: unknown;
+}
+
+/** `dr backup`: takes backups now, one after the other; a failed one does not stop the others. */
+export async function run(context: CommandContext, options: BackupOptions): Promise<CommandResult> {
+  await using world = await openWorld(context, { vaults: 'write' });
+  const resources = resourcesNamed(world.config, options.resources);
+  const places = await world.activePlaces();
+  if (places.site.name !== world.site) {
+    throw new DrError('refused', `site ${places.site.name} is active, and this dr runs at ${world.site}`, {
+      where: world.config.source.path,
+      next: `Run the backup at ${places.site.name} (--site ${places.site.name} says that this is that site).`,
+    });
+  }
+  const outcomes: Outcome[] = [];
+  for (const resource of resources) {
+    try {
+      outcomes.push({ resource: resource.name, taken: await backupOne(world, places, resource) });
+    } catch (error) {
+      if (context.signal.aborted || isAbort(error)) throw error;
+      outcomes.push({ resource: resource.name, error });
+    }
+  }
+  return result(outcomes);
+}
+
+async function backupOne(world: World, places: SitePlaces, resource: ConfiguredResource): Promise<TakenBackup> {
+  const context = world.backupContext(places.site.name);
+  const missing = new DrError('config', `${resource.name} has no place at site ${places.site.name}`, {
+    where: world.config.source.path,
+    next: `Add recover.${places.site.name} to ${resource.name}.`,
+  });
+  if (resource.kind !== 'database') {
+    const place = places.directories[resource.name];
+    if (!place) throw missing;
+    const { name, kind, exclude, allowEmpty } = place.directory;
+    return await backupResource(context, { type: 'directory', name, kind, path: place.path, exclude, allowEmpty });
+  }
+  const place = places.databases[resource.name];
+  if (!place) throw missing;
+  const database = { name: resource.name, url: place.url };
+  if (place.database.wal.enabled && (await isArchiving(context, resource.name))) {
+    const ensureWal = waitForArchive(context, database);
+    return await backupResource(context, { type: 'database', ...database, ensureWal });
+  }
+  return await withPassingArchiver(
+    context,
+    database,
+    async (ensureWal) => await backupResource(context, { type: 'database', ...database, ensureWal }),
+  );
+}
+
+/** Whether a daemon receives the WAL of this database now: its last sign of life is fresh in some vault. */
+async function isArchiving(context: BackupContext, resource: string): Promise<boolean> {
+  const beats = await Promise.all(
+    context.stores.map(async (store) => await readWalHeartbeat(store, resource, context.signal).catch(() => undefined)),
+  );
+  return beats.some(
+    (beat) => beat !== undefined && context.clock.now() - Date.parse(beat.writtenAt) < 3 * beat.everyMs + 5000,
+  );
+}
+
+function result(outcomes: readonly Outcome[]): CommandResult {
+  const errors = outcomes.flatMap(({ error }) => (error === undefined ? [] : [error]));
+  const lost = outcomes.some(({ taken }) => taken !== undefined && (taken.lost.length > 0 || notes(taken) > 0));
+  const [first] = errors;
+  const failure: ErrorKind | undefined =
+    first !== undefined ? (first instanceof DrError ? first.kind : 'internal') : lost ? 'objective-broken' : undefined;
+  const details = outcomes.flatMap(({ resource, taken, error }) => {
+    if (error !== undefined) return failureLines(resource, error);
+    return (taken?.manifest.notes ?? []).map(
+      ({ kind, subject, detail }) => `${resource}: ${kind} ${subject}: ${detail}`,
+    );
+  });
+  return {
+    data: {
+      backups: outcomes.map(({ resource, taken, error }) => ({
+        resource,
+        ...(taken
+          ? {
+              id: taken.manifest.id,
+              unchanged: taken.unchanged,
+              vaults: taken.vaults,
+              lost: taken.lost.map(({ vault, reason }) => ({ vault, reason })),
+              logicalBytes: taken.manifest.logicalBytes,
+              storedBytes: taken.manifest.storedBytes,
+              startedAt: taken.manifest.startedAt,
+              finishedAt: taken.manifest.finishedAt,
+              recoveryPoint: taken.manifest.recoveryPoint,
+              notes: taken.manifest.notes,
+            }
+          : { error: reportError(error) }),
+      })),
+    },
+    text: [renderTable(columns, outcomes), ...(details.length > 0 ? ['', ...details] : [])].join('\n'),
+    ...(failure ? { failure } : {}),
+  };
+}
+
+function failureLines(resource: string, error: unknown): string[] {
+  const { message, where, causes, next } = reportError(error);
+  return [
+    `${resource}: ${message}`,
+    ...(where === undefined ? [] : [`  where: ${where}`]),
+    ...causes.map((cause) => `  why:   ${cause}`),
+    ...(next === undefined ? [] : [`  next:  ${next}`]),
+  ];
+}
+
+/** Notes that mean missing or doubtful content; what vanished while it was read was deleted by its owner. */
+function notes(taken: TakenBackup): number {
+  return taken.unchanged
+    ? 0
+    : taken.manifest.notes.filter(({ kind }) => kind === 'unreadable' || kind === 'vault-lost').length;
+}
+
+const columns: readonly Column<Outcome>[] = [
+  { title: 'RESOURCE', value: ({ resource }) => resource },
+  {
+    title: 'RESULT',
+    value: ({ taken }) => {
+      if (!taken) return 'FAILED';
+      if (taken.unchanged) return 'unchanged';
+      return taken.lost.length > 0 ? 'NOT IN ALL VAULTS' : notes(taken) > 0 ? 'INCOMPLETE' : 'ok';
+    },
+  },
+  { title: 'BACKUP', value: ({ taken }) => taken?.manifest.id ?? '-' },
+  { title: 'VAULTS', value: ({ taken }) => (taken ? list(taken.vaults) : '-') },
+  { title: 'SIZE', value: ({ taken }) => (taken ? formatBytes(taken.manifest.logicalBytes) : '-'), align: 'right' },
+  {
+    title: 'STORED',
+    value: ({ taken }) => (taken && !taken.unchanged ? formatBytes(taken.manifest.storedBytes) : '-'),
+    align: 'right',
+  },
+  {
+    title: 'TOOK',
+    value: ({ taken }) =>
+      taken && !taken.unchanged
+        ? formatDuration(Date.parse(taken.manifest.finishedAt) - Date.parse(taken.manifest.startedAt))
+        : '-',
+    align: 'right',
+  },
+];
