@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 import { readFileSync } from 'node:fs';
 import { constants } from 'node:os';
+import { createInterface } from 'node:readline/promises';
 import { systemClock } from './base/clock.ts';
 import { codeOf, DrError } from './base/errors.ts';
 import { runCli } from './commands/cli.ts';
@@ -39,6 +40,15 @@ const manifest: unknown = JSON.parse(readFileSync(new URL('../package.json', imp
 const version =
   typeof manifest === 'object' && manifest !== null && 'version' in manifest ? String(manifest.version) : 'unknown';
 
+const ask = async (question: string): Promise<string> => {
+  const terminal = createInterface({ input: process.stdin, output: process.stderr });
+  try {
+    return await terminal.question(question, { signal: stop.signal });
+  } finally {
+    terminal.close();
+  }
+};
+
 const code = await runCli({
   args: process.argv.slice(2),
   env: process.env,
@@ -47,6 +57,7 @@ const code = await runCli({
   stderr: process.stderr,
   clock: systemClock,
   signal: stop.signal,
+  ...(process.stdin.isTTY && process.stderr.isTTY ? { ask } : {}),
 });
 
 // Connections that are kept alive would hold the process up; what was written is flushed first.

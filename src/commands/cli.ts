@@ -23,6 +23,8 @@ export interface Outside {
   readonly stderr: TerminalOutput;
   readonly clock: Clock;
   readonly signal: AbortSignal;
+  /** Asks the person at the terminal; missing when input or error output is none. */
+  readonly ask?: ((question: string) => Promise<string>) | undefined;
 }
 
 /** What stands before or after the verb and is the same for all. */
@@ -224,5 +226,6 @@ function createContext(
       return identities;
     },
     say,
+    ask: json ? undefined : outside.ask,
   };
 }

@@ -28,6 +28,8 @@ export interface CommandContext {
   loadIdentities(): Promise<readonly string[] | undefined>;
   /** A line for the person who waits, on standard error; nothing with --json. */
   say(line: string): void;
+  /** Asks the person at the terminal and gives the line they type; undefined when nobody is there to ask. */
+  readonly ask: ((question: string) => Promise<string>) | undefined;
 }
 
 /** What a command has found or done. */

@@ -57,10 +57,24 @@ export interface FailoverOptions {
   readonly yes: boolean;
   /** Name of the person who accepts that the old primary may still take writes. Recorded in the journal. */
   readonly acceptSplitBrain: string | undefined;
+  /** Why, for the journal and the report. */
+  readonly reason: string | undefined;
+  /** Abandon an unfinished run instead of going on with it. */
+  readonly fresh: boolean;
 }
 
 export interface RunsOptions {
   readonly id: string | undefined;
+  /** A person's answer to a step of that run which waits for approval. */
+  readonly answer:
+    | {
+        readonly step: string;
+        readonly kind: 'approve' | 'refuse';
+        /** Default: the account. */
+        readonly name: string | undefined;
+        readonly comment: string | undefined;
+      }
+    | undefined;
 }
 
 export type DaemonOptions = Record<never, never>;

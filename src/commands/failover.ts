@@ -1,0 +1,211 @@
+import { randomBytes } from 'node:crypto';
+import { delimiter } from 'node:path';
+import { readActiveSite } from '../backup/active-site.ts';
+import { DrError } from '../base/errors.ts';
+import { formatLsn } from '../postgres/lsn.ts';
+import { renderRunMarkdown } from '../report/run-markdown.ts';
+import { renderRunPlan } from '../report/run-plan.ts';
+import { renderRunText } from '../report/run-text.ts';
+import { list } from '../report/values.ts';
+import { findUnfinished, type UnfinishedRun } from '../runbook/history.ts';
+import { loadRunbook, shippedRunbooks } from '../runbook/load.ts';
+import { leaseOf } from '../runbook/model.ts';
+import { planRun } from '../runbook/plan.ts';
+import { type Engine, executeRun, type RunRequest, type RunResult } from '../runbook/run.ts';
+import type { RecoveryTarget } from '../steps/ports.ts';
+import { networkProbes } from '../steps/probes.ts';
+import { openRecovery } from '../steps/recovery-port.ts';
+import { stepRegistry } from '../steps/registry.ts';
+import type { TrafficDriver } from '../traffic/contract.ts';
+import { openTraffic } from '../traffic/open.ts';
+import { acquireLease } from '../vault/lease.ts';
+import { currentHolder, describeHolder } from '../vault/lease-holder.ts';
+import type { CommandContext, CommandResult } from './context.ts';
+import type { At, FailoverOptions } from './options.ts';
+import { createRunView } from './run-view.ts';
+import { openWorld, type World } from './world.ts';
+
+/** `dr failover`: plans, drills or executes the failover runbook. */
+export async function run(context: CommandContext, options: FailoverOptions): Promise<CommandResult> {
+  await using world = await openWorld(context, { vaults: 'read' });
+  const mode = options.mode === 'drill' ? 'drill' : 'failover';
+  const unfinished = options.fresh ? undefined : await findUnfinishedAnywhere(context, world, mode);
+  const { from, to } = await chooseSites(context, world, options, unfinished);
+  const runbook = await loadRunbook(world.config.runbooks ?? shippedRunbooks, 'failover', stepRegistry);
+  if (options.mode === 'failover') await confirm(context, options, from, to);
+
+  await using drivers = openDrivers(context, world);
+  await using recovery = openRecovery({
+    config: world.config,
+    stores: inOrder(world, to),
+    keyRing: world.keyRing,
+    pool: world.pool,
+    searchPath: (context.env['PATH'] ?? '').split(delimiter).filter((directory) => directory !== ''),
+    log: context.log,
+  });
+  const view = createRunView(context.say, context.onProgress);
+  const holder = await currentHolder();
+  const engine: Engine = {
+    world: {
+      config: world.config,
+      site: siteOf(world, to),
+      from: siteOf(world, from),
+      vaults: inOrder(world, to),
+      recovery,
+      probes: networkProbes,
+      traffic: drivers.get,
+    },
+    registry: stepRegistry,
+    clock: context.clock,
+    log: context.log,
+    signal: context.signal,
+    by: describeHolder(holder),
+    random: () => randomBytes(3).toString('hex'),
+    acquireLease: async (store, name, purpose) =>
+      await acquireLease(store, name, { purpose, holder, clock: context.clock, log: context.log }),
+    onEntry: view.onEntry,
+    onProgress: view.onProgress,
+    renderMarkdown: renderRunMarkdown,
+  };
+  const request: RunRequest = {
+    runbook,
+    mode,
+    // "10 minutes ago" means another moment each time it is said: a run that goes on keeps the one it began with.
+    at:
+      unfinished && options.at.kind === 'time' && unfinished.started.at.kind === 'time'
+        ? unfinished.started.at
+        : plainAt(options.at),
+    reason: options.reason ?? (mode === 'drill' ? 'drill' : 'no reason given'),
+    acceptSplitBrain: options.acceptSplitBrain,
+    fresh: options.fresh,
+  };
+  if (options.mode === 'plan') {
+    const plan = await planRun(engine, request);
+    return { data: plan, text: renderRunPlan(plan), ...(plan.ready ? {} : { failure: 'check-failed' }) };
+  }
+  const result = await executeRun(engine, request);
+  const failure = failureOf(result);
+  return { data: result.report, text: renderRunText(result.report), ...(failure ? { failure } : {}) };
+}
+
+/** What the shell is told about a run that came to some end. */
+function failureOf({ outcome, error, report }: RunResult): CommandResult['failure'] {
+  if (outcome === 'succeeded' || outcome === 'degraded') {
+    // A drill proves the way, not the age of what the vaults hold at this moment.
+    const missed = report.resources.some(
+      ({ status, met }) => status === 'lost' || (met === false && report.mode !== 'drill'),
+    );
+    return outcome === 'degraded' || missed || !report.rto.met ? 'objective-broken' : undefined;
+  }
+  return (error?.kind as CommandResult['failure']) ?? 'internal';
+}
+
+/**
+ * The unfinished run that "the same command" means, wherever its journal lies: once the new site is recorded as active, the vaults
+ * alone would suggest to fail over back to the old one.
+ */
+async function findUnfinishedAnywhere(
+  context: CommandContext,
+  world: World,
+  mode: 'drill' | 'failover',
+): Promise<UnfinishedRun | undefined> {
+  const found: UnfinishedRun[] = [];
+  for (const store of world.stores) {
+    const runs = await findUnfinished(store, leaseOf(mode), context.log).catch((error: unknown) => {
+      context.log.warn({ vault: store.name, error }, 'this vault cannot be asked for unfinished runs');
+      return [];
+    });
+    // The others hold copies.
+    found.push(...runs.filter(({ started }) => world.config.sites[started.site]?.vault === store.name));
+  }
+  return found.sort((a, b) => (a.id < b.id ? 1 : -1))[0];
+}
+
+async function chooseSites(
+  context: CommandContext,
+  world: World,
+  options: FailoverOptions,
+  unfinished: UnfinishedRun | undefined,
+): Promise<{ from: string; to: string }> {
+  if (unfinished && (options.to === undefined || options.to === unfinished.started.site)) {
+    return { from: unfinished.started.from, to: unfinished.started.site };
+  }
+  if (unfinished) {
+    throw new DrError('refused', `run ${unfinished.id} to ${unfinished.started.site} has not finished`, {
+      where: `run ${unfinished.id}`,
+      next: `Go on with it (--to ${unfinished.started.site}), or abandon it with --new.`,
+    });
+  }
+  const { active } = await readActiveSite(world.stores, context.signal);
+  const from = active?.site ?? world.config.active;
+  const others = Object.keys(world.config.sites).filter((name) => name !== from);
+  const here = context.site !== from ? context.site : undefined;
+  const to = options.to ?? here ?? (others.length === 1 ? others[0] : undefined);
+  if (to === undefined) {
+    throw new DrError('usage', 'there are several sites to recover at', {
+      next: `Add --to ${others.join(' or --to ')}.`,
+    });
+  }
+  if (to === from) {
+    const since = active ? ` since ${active.since} (${active.by})` : ' by the configuration';
+    throw new DrError('refused', `${to} is the active site${since}: there is nothing to fail over`, {
+      next: `See "dr runs"; the other sites are ${list(others)}.`,
+    });
+  }
+  return { from, to };
+}
+
+/** Nobody fails over by a slip of the finger: the site's name has to be typed, or --yes given. */
+async function confirm(context: CommandContext, options: FailoverOptions, from: string, to: string): Promise<void> {
+  if (options.yes) return;
+  if (context.ask === undefined) {
+    throw new DrError('refused', 'a failover is not begun without a person who means it', {
+      next: 'Add --yes, and --reason "WHY" for the report. "--plan" shows what it would do.',
+    });
+  }
+  context.say(
+    `This moves the system from ${from} to ${to}: it promotes the databases there and redirects the traffic.`,
+  );
+  const typed = await context.ask(`Type the name of the site that takes over (${to}) to begin: `);
+  if (typed.trim() === to) return;
+  throw new DrError('refused', `"${typed.trim()}" is not ${to}: nothing has been done`, {
+    next: 'Run the command again and type the name.',
+  });
+}
+
+/** The recovery site's own vault first: nearest, and surely there. */
+function inOrder(world: World, to: string) {
+  const own = siteOf(world, to).vault;
+  return [...world.stores].sort((a, b) => Number(b.name === own) - Number(a.name === own));
+}
+
+function siteOf(world: World, name: string) {
+  const site = Object.hasOwn(world.config.sites, name) ? world.config.sites[name] : undefined;
+  if (site) return site;
+  throw new DrError('usage', `there is no site "${name}"`, {
+    next: `Name one of: ${list(Object.keys(world.config.sites))}.`,
+  });
+}
+
+function plainAt(at: At): RecoveryTarget {
+  return at.kind === 'lsn' ? { kind: 'lsn', lsn: formatLsn(at.lsn) } : at;
+}
+
+function openDrivers(context: CommandContext, world: World): AsyncDisposable & { get(name: string): TrafficDriver } {
+  const drivers = new Map<string, TrafficDriver>();
+  return {
+    get: (name) => {
+      const config = world.config.traffic[name];
+      if (config === undefined)
+        throw new DrError('not-found', `the configuration has no traffic "${name}"`, {
+          where: world.config.source.path,
+        });
+      const driver = drivers.get(name) ?? openTraffic(config, context.log);
+      drivers.set(name, driver);
+      return driver;
+    },
+    [Symbol.asyncDispose]: async () => {
+      for (const driver of drivers.values()) driver.close();
+    },
+  };
+}

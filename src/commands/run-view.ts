@@ -1,0 +1,84 @@
+import type { OnProgress, Progress } from '../base/progress.ts';
+import { formatDuration } from '../base/units.ts';
+import type { JournalEntry } from '../runbook/events.ts';
+import type { RunState } from '../runbook/state.ts';
+
+/** What a person sees while a run goes on; every line makes sense without a terminal too. */
+export interface RunView {
+  readonly onEntry: (entry: JournalEntry, state: RunState) => void;
+  onProgress(step: string, progress: Progress): void;
+}
+
+/** One line for everything that the journal takes, with the time since the start and how much of the objective is left. */
+export function createRunView(say: (line: string) => void, onProgress: OnProgress): RunView {
+  let stage = '';
+  return {
+    onEntry: (entry, state) => {
+      const { event } = entry;
+      const atMs = Date.parse(entry.at);
+      const elapsed = formatDuration(atMs - state.startedAtMs);
+      const write = (text: string) => say(`${elapsed.padStart(12)}  ${text}`);
+      if ('step' in event) {
+        const step = state.steps.find(({ plan }) => plan.id === event.step);
+        if (step && event.type === 'step-started' && step.plan.stage !== stage) {
+          stage = step.plan.stage;
+          const left = (state.started?.objectives.rtoMs ?? 0) - (atMs - state.startedAtMs);
+          const budget =
+            left >= 0 ? `${formatDuration(left)} left of the objective` : `${formatDuration(-left)} over the objective`;
+          say(`${stage.toUpperCase().padEnd(12)}  ${budget}`);
+        }
+      }
+      const text = describeEvent(entry, state);
+      if (text !== undefined) write(text);
+    },
+    onProgress: (step, progress) => onProgress({ ...progress, task: progress.task === 'watch' ? step : progress.task }),
+  };
+}
+
+/** Undefined for what would only make noise. */
+function describeEvent({ event, runId }: JournalEntry, state: RunState): string | undefined {
+  const step = 'step' in event ? state.steps.find(({ plan }) => plan.id === event.step) : undefined;
+  const took =
+    step?.startedAtMs !== undefined && step.endedAtMs !== undefined
+      ? ` in ${formatDuration(step.endedAtMs - step.startedAtMs)}`
+      : '';
+  switch (event.type) {
+    case 'run-started':
+      return `run ${runId}: ${event.mode} from ${event.from} to ${event.site}`;
+    case 'run-resumed':
+      return `run ${runId} goes on where it stopped`;
+    case 'split-brain-accepted':
+      return `${event.name} accepts that the old primary may still accept writes`;
+    case 'step-started':
+      return `${event.step}: ${step?.plan.title ?? ''}${event.attempt > 1 ? ` (attempt ${event.attempt})` : ''}`;
+    case 'step-skipped':
+      return undefined;
+    case 'step-finished':
+      return [
+        `${event.step}: ${event.found ? 'found done' : `done${took}`}`,
+        ...event.evidence.map((sentence) => `${' '.repeat(16)}${sentence}`),
+      ].join('\n');
+    case 'step-failed': {
+      const follows = { again: 'it is tried again', stop: 'the run stops', tolerated: 'the run goes on without it' };
+      return `${event.step}: FAILED${took}, ${follows[event.follows]}: ${event.error.message}`;
+    }
+    case 'approval-requested':
+      return `${event.step} waits for approval: ${event.prompt} (dr runs ${runId} --approve "${event.step}")`;
+    case 'approval-given':
+      return `${event.step}: approved by ${event.name}`;
+    case 'run-stopped':
+      return event.because === 'interrupted'
+        ? 'interrupted; the same command goes on from here'
+        : 'stopped; the same command goes on from here';
+    case 'undo-started':
+      return event.error ? `cleaning up after: ${event.error.message}` : 'cleaning up';
+    case 'step-undo-started':
+      return undefined;
+    case 'step-undo-finished':
+      return `${event.step}: removed`;
+    case 'step-undo-failed':
+      return `${event.step}: could NOT be removed: ${event.error.message}`;
+    case 'run-finished':
+      return `the run ended: ${event.outcome}`;
+  }
+}

@@ -1,0 +1,115 @@
+import { userInfo } from 'node:os';
+import { DrError, messageOf } from '../base/errors.ts';
+import { renderRunList } from '../report/run-list.ts';
+import { renderRunText } from '../report/run-text.ts';
+import { answerApproval } from '../runbook/approval.ts';
+import { listRuns } from '../runbook/history.ts';
+import { type ReadJournal, readJournal } from '../runbook/journal.ts';
+import { buildReport } from '../runbook/run-report.ts';
+import type { ObjectStore } from '../vault/store.ts';
+import type { CommandContext, CommandResult } from './context.ts';
+import type { RunsOptions } from './options.ts';
+import { openWorld } from './world.ts';
+
+/** Newest runs that are listed. */
+const LIMIT = 30;
+
+/** `dr runs`: the runs that the vaults know; one of them in full; a person's answer to a step that waits. */
+export async function run(context: CommandContext, options: RunsOptions): Promise<CommandResult> {
+  await using world = await openWorld(context, { vaults: 'read' });
+  const { stores } = world;
+  if (options.id === undefined) {
+    const reachable: ObjectStore[] = [];
+    for (const store of stores) {
+      try {
+        await store.folders('runs/', { signal: context.signal });
+        reachable.push(store);
+      } catch (error) {
+        context.log.warn(
+          { vault: store.name, reason: messageOf(error) },
+          'this vault does not answer; its runs are missing here',
+        );
+      }
+    }
+    if (reachable.length === 0) {
+      throw new DrError('unreachable', 'no vault answers', { next: 'Run "dr doctor" to see what each vault refuses.' });
+    }
+    const runs = await listRuns(reachable, LIMIT, context.signal);
+    return { data: { runs: runs.map(summary) }, text: renderRunList(runs) };
+  }
+  const { journal, store } = await longestJournal(context, stores, options.id);
+  if (options.answer) return await answer(context, store, options.id, journal, options.answer);
+  const report = buildReport(options.id, journal.entries, journal.state, journal.lastDigest);
+  return { data: report, text: renderRunText(report) };
+}
+
+async function answer(
+  context: CommandContext,
+  store: ObjectStore,
+  runId: string,
+  journal: ReadJournal,
+  given: NonNullable<RunsOptions['answer']>,
+): Promise<CommandResult> {
+  const { step, kind, name, comment } = given;
+  const waiting = journal.state.steps
+    .filter(({ approval }) => approval?.status === 'requested')
+    .map(({ plan }) => plan.id);
+  if (!waiting.includes(step)) {
+    throw new DrError('not-found', `step ${step} of run ${runId} does not wait for an approval`, {
+      next: waiting.length > 0 ? `Waiting: ${waiting.join(', ')}.` : 'No step of this run waits for one.',
+    });
+  }
+  const account = userInfo().username;
+  const at = new Date(context.clock.now()).toISOString();
+  await answerApproval(store, {
+    runId,
+    step,
+    answer: kind,
+    name: name ?? account,
+    account,
+    at,
+    ...(comment ? { comment } : {}),
+  });
+  return {
+    data: { runId, step, answer: kind },
+    text: `${step} of run ${runId}: ${kind === 'approve' ? 'approved' : 'refused'} by ${name ?? account}.`,
+  };
+}
+
+/** The journal from the vault that has the most of it: copies may lag. */
+async function longestJournal(
+  context: CommandContext,
+  stores: readonly ObjectStore[],
+  runId: string,
+): Promise<{ journal: ReadJournal; store: ObjectStore }> {
+  let best: { journal: ReadJournal; store: ObjectStore } | undefined;
+  let failure: unknown;
+  for (const store of stores) {
+    try {
+      const journal = await readJournal(store, runId, context.signal);
+      if (!best || journal.entries.length > best.journal.entries.length) best = { journal, store };
+    } catch (error) {
+      context.signal.throwIfAborted();
+      // "It is not here" says less than what is wrong elsewhere.
+      if (failure === undefined || (failure instanceof DrError && failure.kind === 'not-found')) failure = error;
+    }
+  }
+  if (best === undefined) throw failure;
+  return best;
+}
+
+function summary(run: Awaited<ReturnType<typeof listRuns>>[number]) {
+  const { state, ...rest } = run;
+  const { mode, site, from, at, reason } = state?.started ?? {};
+  return {
+    ...rest,
+    mode,
+    site,
+    from,
+    at,
+    reason,
+    status: state?.status,
+    outcome: state?.outcome,
+    startedAtMs: state?.startedAtMs,
+  };
+}
