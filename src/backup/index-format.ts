@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { DrError, messageOf } from '../base/errors.ts';
 
 /**
@@ -139,4 +140,16 @@ function safePath(path: Buffer): Buffer {
   const unsafe = path.length > 0 && parts.some((part) => part === '' || part === '.' || part === '..');
   if (unsafe || path.includes(0)) throw new Error('a path leaves the restored directory');
   return path;
+}
+
+/** The checksum of a file's content as the index records it. */
+export function treeChecksum(extents: readonly Extent[], size: number): Buffer {
+  const hash = createHash('sha256');
+  const number = Buffer.alloc(8);
+  for (const extent of extents) {
+    number.writeBigUInt64BE(BigInt(extent.position));
+    hash.update(number).update(extent.digest);
+  }
+  number.writeBigUInt64BE(BigInt(size));
+  return hash.update(number).digest();
 }

@@ -1,4 +1,3 @@
-import { createHash } from 'node:crypto';
 import { Semaphore } from '../base/concurrency.ts';
 import { DrError } from '../base/errors.ts';
 import { freeDroppedBuffers } from '../base/free-memory.ts';
@@ -7,7 +6,7 @@ import { layout } from '../vault/layout.ts';
 import type { Mirror } from '../vault/mirror.ts';
 import { FRAME_RAW_BYTES, sha256 } from '../vault/seal.ts';
 import type { SealPool } from '../vault/seal-pool.ts';
-import type { Extent, IndexEntry } from './index-format.ts';
+import { type Extent, type IndexEntry, treeChecksum } from './index-format.ts';
 import { IndexWriter } from './index-writer.ts';
 import type { Part } from './manifest.ts';
 
@@ -341,16 +340,4 @@ export class PackWriter {
     if (this.#failure !== undefined) throw this.#failure;
     this.#options.signal?.throwIfAborted();
   }
-}
-
-/** The checksum of a file's content as the index records it. */
-export function treeChecksum(extents: readonly Extent[], size: number): Buffer {
-  const hash = createHash('sha256');
-  const number = Buffer.alloc(8);
-  for (const extent of extents) {
-    number.writeBigUInt64BE(BigInt(extent.position));
-    hash.update(number).update(extent.digest);
-  }
-  number.writeBigUInt64BE(BigInt(size));
-  return hash.update(number).digest();
 }

@@ -7,10 +7,9 @@ import type { KeyRing } from '../vault/keys.ts';
 import type { SliceTarget } from '../vault/seal-jobs.ts';
 import type { SealPool } from '../vault/seal-pool.ts';
 import type { ObjectStore } from '../vault/store.ts';
-import type { Extent, IndexEntry } from './index-format.ts';
+import { type Extent, type IndexEntry, treeChecksum } from './index-format.ts';
 import { readIndex } from './index-reader.ts';
 import type { Manifest } from './manifest.ts';
-import { treeChecksum } from './pack-writer.ts';
 import { RestoreTarget, secondsOf } from './restore-target.ts';
 
 /** One read from a vault takes up to this many bytes and frames: large enough for throughput, small enough for parallelism. */
