@@ -207,11 +207,13 @@ export class WalSpool {
   }
 
   async #answer(name: string): Promise<void> {
+    if (!namePattern.test(name))
+      throw new DrError('internal', `PostgreSQL asks for a WAL file with the odd name "${name}"`);
     const isSegment = segmentPattern.test(name);
     // Asked again at once, the server has read to the end of this segment, found the WAL ending inside it, and still holds
     // the file in pg_wal: the archive has nothing newer.
     const again = isSegment && name === this.#lastDelivered;
-    if (again || !namePattern.test(name) || !(await this.#provide(name))) {
+    if (again || !(await this.#provide(name))) {
       if (isSegment) this.#askedInVain.set(name, (this.#askedInVain.get(name) ?? 0) + 1);
       await writeFile(this.#path('none', name), '');
       return;
@@ -303,9 +305,11 @@ export class WalSpool {
     const text = redact(messageOf(error)).replaceAll(/\s+/g, ' ');
     this.#options.log.error({ error: text }, 'feeding WAL to the recovery failed; the recovery stops');
     // Should even this fail, the server waits until this process ends or `recover`, which looks at `failure`, stops it.
-    const file = this.#path('error');
-    await writeFile(file, text)
-      .then(() => this.#own(file))
+    // Renamed into place: the waiting script must not read half of it.
+    const draft = this.#path('draft', 'error');
+    await writeFile(draft, text)
+      .then(() => this.#own(draft))
+      .then(() => rename(draft, this.#path('error')))
       .catch(() => {});
   }
 }

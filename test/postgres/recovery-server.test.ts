@@ -1,11 +1,14 @@
-import { appendFileSync, existsSync, readFileSync, readlinkSync, rmSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { appendFileSync, existsSync, readFileSync, readlinkSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import pg from 'pg';
 import { expect, test } from 'vitest';
+import { DrError } from '../../src/base/errors.ts';
+import { parseLsn } from '../../src/postgres/lsn.ts';
 import { type RecoverOptions, recover } from '../../src/postgres/recovery.ts';
 import { queryOnce } from '../../src/postgres/server-process-sql.ts';
-import { copyBackup, copyWal } from '../harness/base-backup.ts';
-import { freePort, startPostgres, type TestPostgres } from '../harness/postgres.ts';
+import { copyBackup, copyWal, walUpTo } from '../harness/base-backup.ts';
+import { freePort, own, startPostgres, type TestPostgres } from '../harness/postgres.ts';
 import { orderIds, type RecoverySource, recoverInChild, restoredBackup } from '../harness/recovery-source.ts';
 import { tempDir } from '../harness/temp.ts';
 
@@ -164,3 +167,56 @@ test('a database saved amid a transaction with very many savepoints comes back a
   expect(await orderIds(cluster)).toEqual([1, 2]);
   await cluster.stop();
 });
+
+test('recovery follows the archive over a promotion to the next timeline', async () => {
+  await using server = await startPostgres({ settings: { wal_keep_size: '1GB' } });
+  const source = await smallSource(server, async () => void (await server.sql('insert into orders values (2)')));
+  await server.kill9();
+  const first = await recover(await restoredBackup(source, { settings: { wal_keep_size: '1GB' } }));
+  await first.promote();
+  await queryOnce(first.url, 'insert into orders values (3)');
+  const [row] = await queryOnce<{ lsn: string }>(first.url, 'select pg_current_wal_flush_lsn()::text as lsn');
+  const endLsn = parseLsn(row?.lsn ?? '') ?? 0n;
+  const later = await walUpTo(join(first.dataDirectory, 'pg_wal'), endLsn, 16 * 1024 * 1024);
+  await first.stop();
+  const files = new Map([...source.wal.files, ...later.files]);
+  expect([...files.keys()]).toContain('00000002.history');
+  const fetchWal = async (name: string) => files.get(name);
+  const second = await recover(
+    await restoredBackup(source, { fetchWal, timeline: 2, target: { kind: 'latest', endLsn } }),
+  );
+  expect(await orderIds(second)).toEqual([1, 2, 3]);
+  // The archive already has a timeline 2: the next one is 3.
+  expect((await second.promote()).timeline).toBe(3);
+  await second.stop();
+  // Without the second timeline's WAL the recovery says so instead of stopping at the switch.
+  const only = async (name: string) => (name.startsWith('00000002000') ? undefined : files.get(name));
+  const options = await restoredBackup(source, { fetchWal: only, timeline: 2, target: { kind: 'latest', endLsn } });
+  await expect(recover(options)).rejects.toBeInstanceOf(DrError);
+});
+
+test.skipIf(!existsSync('/usr/lib/postgresql/15/bin/pg_basebackup'))(
+  'a backup of pg_basebackup, with a tablespace, recovers',
+  async () => {
+    await using server = await startPostgres({ version: 15, settings: { wal_keep_size: '1GB' } });
+    const [space, target, mapped] = [
+      await tempDir('s'),
+      join(await tempDir('d'), 'data'),
+      join(await tempDir('m'), 'space'),
+    ];
+    own(space);
+    await server.sql(`create tablespace other location '${space}'`);
+    await server.sql('create table orders(id int) tablespace other');
+    await server.sql('insert into orders values (1)');
+    const args = ['-d', server.url, '-D', target, '-X', 'none', '-c', 'fast', '-T', `${space}=${mapped}`];
+    execFileSync('/usr/lib/postgresql/15/bin/pg_basebackup', args, { stdio: 'pipe' });
+    await server.sql('insert into orders values (2)');
+    const wal = await copyWal(server);
+    await server.kill9();
+    const source = { server, wal, orders: [], backup: { directory: target, startLsn: 0n, endLsn: 0n } };
+    const cluster = await recover({ ...(await restoredBackup(source)), dataDirectory: target });
+    expect(await orderIds(cluster)).toEqual([1, 2]);
+    expect(statSync(mapped).uid).toBe(statSync(target).uid);
+    await cluster.stop();
+  },
+);
