@@ -27,6 +27,8 @@ export const layout = {
   walHistory: (systemId: string, timeline: number) => `wal/${systemId}/${hex8(timeline)}.history`,
   /** How far the archive of a database reaches, with the server's clock: a hint, overwritten. */
   walHeartbeat: (resource: string) => `heartbeats/${resource}.json`,
+  /** When retention was last done, and with what outcome: a hint, overwritten. */
+  retentionDone: 'hints/retention.json',
   run: (runId: string) => `runs/${runId}/`,
   runEntry: (runId: string, number: number) => `runs/${runId}/journal/${pad(number, 6)}.json`,
   /** A person's answer to a step that needs approval; `step` may hold characters that no key may. */

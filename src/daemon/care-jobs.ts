@@ -1,0 +1,101 @@
+import { applyRetention } from '../backup/collect.ts';
+import type { BackupContext } from '../backup/context.ts';
+import { copyMissing } from '../backup/repair.ts';
+import type { RetentionPolicy } from '../backup/retention.ts';
+import { DrError } from '../base/errors.ts';
+import type { Cadence } from '../config/types.ts';
+import type { ObjectStore } from '../vault/store.ts';
+import type { Job } from './job.ts';
+import { copyMissingWal } from './repair-wal.ts';
+import { readRetentionMark, writeRetentionMark } from './retention-mark.ts';
+import type { RoleKeeper } from './role.ts';
+
+export interface CareJobsOptions {
+  readonly role: RoleKeeper;
+  readonly context: BackupContext;
+  readonly policies: ReadonlyMap<string, RetentionPolicy>;
+  readonly schedule: Cadence;
+  /** Names of the databases: whose WAL is being archived by somebody is told by their heartbeats. */
+  readonly databases: readonly string[];
+}
+
+export const RETENTION_JOB = 'retention';
+
+export function repairJobName(vault: string): string {
+  return `repair ${vault}`;
+}
+
+/** Retention and repair: done by any site, whichever gets the lease. Not before the role is known, thus some vault has answered. */
+export function careJobs(options: CareJobsOptions): Job[] {
+  return [retentionJob(options), ...options.context.stores.map((store) => repairJob(options, store))];
+}
+
+function retentionJob({ role, context, policies, schedule }: CareJobsOptions): Job {
+  const { stores, clock, site } = context;
+  const log = context.log.child({ job: RETENTION_JOB });
+  return {
+    name: RETENTION_JOB,
+    lane: 'care',
+    cadence: schedule,
+    // Two sites do not begin at the same moment.
+    seed: `retention ${site}`,
+    enabled: () => role.state.role !== 'unknown',
+    lastDone: async (signal) => {
+      const mark = await readRetentionMark(stores, signal);
+      return mark && Date.parse(mark.finishedAt);
+    },
+    run: async (signal) => {
+      const report = await applyRetention({ stores, policies, clock, log, signal });
+      const failed = report.vaults.find(({ error }) => error !== undefined);
+      if (failed) throw failed.error;
+      const { held } = report;
+      if (held !== undefined) {
+        log.warn({ why: held }, 'retention deletes nothing');
+        return { held };
+      }
+      const freed = report.vaults.map(({ vault, removals, freedBytes }) => ({
+        vault,
+        objects: removals.reduce((sum, { objects }) => sum + objects, 0),
+        bytes: freedBytes,
+      }));
+      const freedBytes = freed.reduce((sum, { bytes }) => sum + bytes, 0);
+      await writeRetentionMark(stores, { finishedAtMs: clock.now(), site, freedBytes }, log, signal);
+      return { freed };
+    },
+  };
+}
+
+/** Gives one vault what it lacks. Asked for when it comes back, when a backup did not reach it, and when measuring finds a gap. */
+function repairJob({ role, context, policies, databases }: CareJobsOptions, to: ObjectStore): Job {
+  const { stores, clock } = context;
+  const name = repairJobName(to.name);
+  const log = context.log.child({ job: name });
+  return {
+    name,
+    lane: 'care',
+    cadence: undefined,
+    seed: '',
+    enabled: () => role.state.role !== 'unknown' && stores.length > 1,
+    lastDone: async () => undefined,
+    run: async (signal) => {
+      const from = stores.filter((store) => store !== to);
+      const { copied, failed, records, failedRecords } = await copyMissing({ from, to, policies, clock, log, signal });
+      const wal = await copyMissingWal({ from, to, databases, clock, log, signal });
+      const [lacking] = failed;
+      if (lacking) {
+        throw new DrError(
+          'corrupt',
+          `vault ${to.name} still lacks ${failed.length === 1 ? 'one backup' : `${failed.length} backups`} of ${lacking.resource} (${lacking.id})`,
+          {
+            where: to.location,
+            next: 'Look at the cause: the copies in the other vaults are damaged; `dr verify` says which backups restore.',
+            cause: lacking.error,
+            retryable: false,
+          },
+        );
+      }
+      const bytes = copied.reduce((sum, backup) => sum + backup.bytes, 0);
+      return { backups: copied.length, bytes, records, failedRecords: failedRecords.length, wal };
+    },
+  };
+}

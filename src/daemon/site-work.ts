@@ -1,0 +1,104 @@
+import type { BackupContext } from '../backup/context.ts';
+import type { WalPosition } from '../backup/wal-listing.ts';
+import type { SitePlaces } from '../config/sites.ts';
+import type { Service } from './service.ts';
+import type { Supervisor } from './supervisor.ts';
+import { WalService } from './wal-service.ts';
+import { DirectoryWatcher } from './watcher.ts';
+
+export interface SiteWorkOptions {
+  readonly places: SitePlaces;
+  readonly context: BackupContext;
+  readonly supervisor: Supervisor;
+  /** Where the oldest kept backup of a database needs WAL from. */
+  oldestNeeded(database: string): Promise<WalPosition | undefined>;
+  /** A base backup is needed now: the archive has a gap, or another history has begun. */
+  needsBackup(database: string): void;
+  /** Streaming has begun for this PostgreSQL system. */
+  onLineage(database: string, systemId: string): void;
+  /** A watched directory has changed. */
+  onChange(resource: string): void;
+}
+
+/** What only the active site does all the time: WAL archivers and watchers of configurations. */
+export class SiteWork {
+  readonly #options: SiteWorkOptions;
+  #archivers: WalService[] = [];
+  #watchers: DirectoryWatcher[] = [];
+
+  constructor(options: SiteWorkOptions) {
+    this.#options = options;
+  }
+
+  get archivers(): readonly WalService[] {
+    return this.#archivers;
+  }
+
+  get watchers(): readonly DirectoryWatcher[] {
+    return this.#watchers;
+  }
+
+  /** The site has become active, or is active under another generation: everything begins anew. */
+  async begin(): Promise<void> {
+    await this.end(0);
+    const { places, supervisor } = this.#options;
+    this.#archivers = Object.values(places.databases)
+      .filter(({ database }) => database.wal.enabled)
+      .map(({ database, url }) => this.#archiver(database.name, database.wal, url));
+    this.#watchers = Object.values(places.directories).flatMap(({ directory, path }) =>
+      directory.schedule.kind === 'on-change'
+        ? [this.#watcher(directory.name, path, directory.exclude, directory.schedule.quietMs)]
+        : [],
+    );
+    for (const service of [...this.#archivers, ...this.#watchers]) supervisor.add(service);
+  }
+
+  /** Ends all of it; with grace time, WAL that was received is stored and acknowledged first. */
+  async end(graceMs: number): Promise<void> {
+    const services: Service[] = [...this.#archivers, ...this.#watchers];
+    await this.#options.supervisor.remove(services, graceMs);
+    this.#archivers = [];
+    this.#watchers = [];
+  }
+
+  #archiver(
+    resource: string,
+    wal: { readonly slot: string; readonly flushEveryMs: number; readonly durable: 'all' | 'any' },
+    url: string,
+  ): WalService {
+    const { context, oldestNeeded, needsBackup, onLineage } = this.#options;
+    const { stores, keyPolicy, pool, compressionLevel, site, clock, log } = context;
+    return new WalService({
+      resource,
+      url,
+      slot: wal.slot,
+      flushEveryMs: wal.flushEveryMs,
+      durable: wal.durable,
+      stores,
+      keyPolicy,
+      pool,
+      compressionLevel,
+      site,
+      clock,
+      log,
+      oldestNeeded: async () => await oldestNeeded(resource),
+      onGap: () => needsBackup(resource),
+      onLineage: (systemId) => onLineage(resource, systemId),
+    });
+  }
+
+  #watcher(resource: string, path: string, exclude: readonly string[], quietMs: number): DirectoryWatcher {
+    const { context, onChange } = this.#options;
+    const { clock, log } = context;
+    // At most a minute: a directory that never rests is backed up all the same.
+    return new DirectoryWatcher({
+      resource,
+      path,
+      exclude,
+      quietMs: Math.min(quietMs, 60_000),
+      clock,
+      log,
+      onChange: () => onChange(resource),
+    });
+  }
+}

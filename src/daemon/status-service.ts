@@ -1,0 +1,93 @@
+import { measureStatus, type StatusOptions } from '../backup/status.ts';
+import type { Alert, Status } from '../backup/status-model.ts';
+import type { Clock } from '../base/clock.ts';
+import { isAbort } from '../base/errors.ts';
+import type { Log } from '../base/log.ts';
+import type { Service } from './service.ts';
+
+export interface StatusServiceOptions {
+  readonly measure: Omit<StatusOptions, 'clock' | 'signal'>;
+  readonly clock: Clock;
+  readonly log: Log;
+  /** How often it is measured, milliseconds. */
+  readonly everyMs: number;
+  /** A vault lacks backups that another one has. */
+  onLacking(vault: string): void;
+}
+
+/** Service: measures from the vaults how safe everything is, as it would be found after the loss of the active site. */
+export class StatusService implements Service {
+  readonly name = 'status';
+  readonly #options: StatusServiceOptions;
+  #status: Status | undefined;
+  #error: unknown;
+  #stop = new AbortController();
+  #ended: Promise<void> | undefined;
+  #alerts = new Set<string>();
+
+  constructor(options: StatusServiceOptions) {
+    this.#options = options;
+  }
+
+  /** The last measurement; undefined before the first. */
+  get status(): Status | undefined {
+    return this.#status;
+  }
+
+  /** Why the last measurement failed. */
+  get error(): unknown {
+    return this.#error;
+  }
+
+  run(): Promise<void> {
+    this.#stop = new AbortController();
+    this.#ended = this.#keepMeasuring();
+    return this.#ended;
+  }
+
+  async stop(_graceMs: number): Promise<void> {
+    this.#stop.abort();
+    await this.#ended?.catch(() => {});
+  }
+
+  async #keepMeasuring(): Promise<void> {
+    const { measure, clock, log, everyMs, onLacking } = this.#options;
+    const { signal } = this.#stop;
+    while (!signal.aborted) {
+      try {
+        this.#status = await measureStatus({ ...measure, clock, signal });
+        this.#error = undefined;
+        this.#tell(this.#status.alerts);
+        for (const { vault, lacks, problem } of this.#status.vaults) {
+          if (lacks > 0 && problem === undefined) onLacking(vault);
+        }
+      } catch (error) {
+        if (signal.aborted || isAbort(error)) continue;
+        if (this.#error === undefined) log.error({ error }, 'the status cannot be measured');
+        this.#error = error;
+      }
+      await clock.sleep(everyMs, signal).catch(() => {});
+    }
+  }
+
+  /** One line when an alert begins and one when it ends; what only its numbers change is the same alert. */
+  #tell(alerts: readonly Alert[]): void {
+    const { log } = this.#options;
+    const now = new Set<string>();
+    for (const alert of alerts) {
+      const { level, resource, vault, message, next } = alert;
+      const key = `${level}: ${message.replace(/\d[\d.,]*( (ms|s|min|h|d|B|[KMGT]iB))?/g, '#')}`;
+      now.add(key);
+      if (this.#alerts.has(key)) continue;
+      const facts = {
+        ...(resource === undefined ? {} : { resource }),
+        ...(vault === undefined ? {} : { vault }),
+        ...(next === undefined ? {} : { next }),
+      };
+      if (level === 'broken') log.error(facts, `alert: ${message}`);
+      else log.warn(facts, `alert: ${message}`);
+    }
+    for (const key of this.#alerts) if (!now.has(key)) log.info({ alert: key }, 'alert is over');
+    this.#alerts = now;
+  }
+}

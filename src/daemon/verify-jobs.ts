@@ -1,0 +1,131 @@
+import { leaseSomewhere } from '../backup/backup-resource.ts';
+import { listBackupIds } from '../backup/catalog.ts';
+import type { BackupContext } from '../backup/context.ts';
+import type { ResourceKind } from '../backup/manifest.ts';
+import { newestVerifications, type Verification } from '../backup/verified.ts';
+import { DrError } from '../base/errors.ts';
+import { worstIntervalMs } from '../config/cadence.ts';
+import type { Cadence, Config } from '../config/types.ts';
+import type { KeyRing } from '../vault/keys.ts';
+import type { ObjectStore } from '../vault/store.ts';
+import type { Job } from './job.ts';
+import type { RoleKeeper } from './role.ts';
+import { watchedResources } from './watched.ts';
+
+export interface VerifyJobsOptions {
+  readonly config: Config;
+  readonly role: RoleKeeper;
+  readonly context: BackupContext;
+  readonly keyRing: KeyRing;
+  /** Vaults in the order in which this site restores from them. */
+  readonly stores: readonly ObjectStore[];
+  /** Restores the newest recovery point to a scratch place, checks it, and keeps the report in the vaults. */
+  verify(
+    resource: { readonly name: string; readonly kind: ResourceKind },
+    store: ObjectStore,
+    signal: AbortSignal,
+  ): Promise<Verification>;
+  onVerified(verification: Verification): void;
+}
+
+/** The active site leaves verification to the other ones, unless nobody has done it for this many intervals. */
+const PATIENCE = 1.5;
+
+/** False without the identity that opens the vaults: verification is then the part of a site that has it. */
+export function canVerify(config: Config, keyRing: KeyRing): boolean {
+  return config.encryption === 'none' || !keyRing.isEmpty;
+}
+
+/** One job for each resource: restores its newest recovery point to a scratch place and checks it. */
+export function verifyJobs(options: VerifyJobsOptions): Job[] {
+  const { config, keyRing } = options;
+  const { schedule } = config.verification;
+  if (schedule === undefined || !canVerify(config, keyRing)) return [];
+  return watchedResources(config).map(({ name, kind }) => verifyJob(options, name, kind, schedule));
+}
+
+function verifyJob(options: VerifyJobsOptions, resource: string, kind: ResourceKind, schedule: Cadence): Job {
+  const { role, context, stores } = options;
+  const log = context.log.child({ resource });
+  const seed = `verify ${resource}`;
+  const lastDone = async (signal: AbortSignal) => {
+    const readable = await vaultsWithBackup(stores, resource, signal);
+    // Nothing to verify yet is nothing missed.
+    if (readable.length === 0) return context.clock.now();
+    const { verifications } = await newestVerifications(readable, resource, 1, signal);
+    const [newest] = verifications;
+    if (!newest) return undefined;
+    const doneMs = Date.parse(newest.startedAt);
+    const intervalMs = worstIntervalMs(schedule);
+    const patient = role.state.role === 'active' && context.clock.now() - doneMs < PATIENCE * intervalMs;
+    return patient ? context.clock.now() : doneMs;
+  };
+  return {
+    name: seed,
+    lane: 'verify',
+    cadence: schedule,
+    // A backup that does not restore will not restore in a minute: what is tried again is a vault that was away.
+    retries: 1,
+    seed,
+    enabled: () => role.state.role !== 'unknown',
+    lastDone,
+    run: async (signal, reason) => {
+      // Another site may have done it since the slot began.
+      if (reason === 'scheduled' && role.state.role === 'active') {
+        const doneMs = await lastDone(signal);
+        if (doneMs !== undefined && context.clock.now() - doneMs < worstIntervalMs(schedule) / 2) {
+          return { leftTo: 'the sites that stand by' };
+        }
+      }
+      return await verify(options, { ...context, log, signal }, resource, kind);
+    },
+  };
+}
+
+async function verify(
+  options: VerifyJobsOptions,
+  context: BackupContext,
+  resource: string,
+  kind: ResourceKind,
+): Promise<object> {
+  const { stores, onVerified } = options;
+  const signal = context.signal ?? new AbortController().signal;
+  const lease = await leaseSomewhere(context, `verify-${resource}`, `verification of ${resource}`);
+  try {
+    const [store] = await vaultsWithBackup(stores, resource, signal);
+    if (!store) return { nothing: 'there is no backup yet' };
+    const until = AbortSignal.any([signal, lease.signal]);
+    const verification = await options.verify({ name: resource, kind }, store, until);
+    onVerified(verification);
+    if (!verification.ok) {
+      throw new DrError('check-failed', `the verification of ${resource} failed: ${verification.failure}`, {
+        where: `backup ${verification.backupId} in vault ${verification.vault}`,
+        next: `Look at the report with \`dr backups ${resource}\`; verify another vault with \`dr verify ${resource} --vault NAME\`, and take a new backup.`,
+      });
+    }
+    const { backupId, vault, recoveredTo, bytes, restoreMs } = verification;
+    return { backup: backupId, vault, recoveredTo, bytes, restoreMs };
+  } finally {
+    await lease.release();
+  }
+}
+
+/** Vaults that answer and have a backup of the resource, in the order given. Throws when none answers. */
+async function vaultsWithBackup(
+  stores: readonly ObjectStore[],
+  resource: string,
+  signal: AbortSignal,
+): Promise<ObjectStore[]> {
+  const found: ObjectStore[] = [];
+  const failures: unknown[] = [];
+  for (const store of stores) {
+    try {
+      if ((await listBackupIds(store, resource)).length > 0) found.push(store);
+    } catch (error) {
+      failures.push(error);
+    }
+    signal.throwIfAborted();
+  }
+  if (stores.length > 0 && failures.length === stores.length) throw failures[0];
+  return found;
+}

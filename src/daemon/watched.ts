@@ -1,0 +1,45 @@
+import type { RetentionPolicy } from '../backup/retention.ts';
+import type { WatchedResource } from '../backup/status-model.ts';
+import { nextRunAfter, worstIntervalMs } from '../config/cadence.ts';
+import type { Cadence, Config } from '../config/types.ts';
+
+/** Every resource of the configuration with what is promised for it, as the measuring of the status wants it. */
+export function watchedResources(config: Config): WatchedResource[] {
+  const verifyEveryMs = config.verification.schedule && worstIntervalMs(config.verification.schedule);
+  const common = (name: string, schedule: Cadence) => ({
+    name,
+    schedule: schedule.text,
+    intervalMs: schedule.kind === 'on-change' ? undefined : worstIntervalMs(schedule),
+    verifyEveryMs,
+    nextRun: (nowMs: number) => nextRunAfter(schedule, nowMs, name),
+  });
+  const databases = Object.values(config.databases).map(
+    (database): WatchedResource => ({
+      ...common(database.name, database.schedule),
+      kind: 'database',
+      rpoMs: database.rpoMs,
+      retentionMs: database.retentionMs,
+      wal: database.wal.enabled,
+    }),
+  );
+  const directories = [...Object.values(config.data), ...Object.values(config.configuration)].map(
+    (directory): WatchedResource => ({
+      ...common(directory.name, directory.schedule),
+      kind: directory.kind,
+      rpoMs: directory.rpoMs,
+      retentionMs: directory.retentionMs,
+      wal: false,
+    }),
+  );
+  return [...databases, ...directories];
+}
+
+/** How long backups of each resource are kept. */
+export function retentionPolicies(config: Config): ReadonlyMap<string, RetentionPolicy> {
+  return new Map(
+    watchedResources(config).map(({ name, kind, retentionMs }) => [
+      name,
+      { kind, retentionMs, keepAtLeast: config.backup.keepAtLeast },
+    ]),
+  );
+}

@@ -1,0 +1,146 @@
+import { lstat } from 'node:fs/promises';
+import path from 'node:path';
+import { FSWatcher } from 'chokidar';
+import type { Clock } from '../base/clock.ts';
+import { codeOf, DrError, fileError, messageOf } from '../base/errors.ts';
+import type { Log } from '../base/log.ts';
+import type { Service } from './service.ts';
+
+export interface WatcherOptions {
+  readonly resource: string;
+  /** The directory that is watched. */
+  readonly path: string;
+  /** Globs on the path relative to it, as for the backup. */
+  readonly exclude: readonly string[];
+  /** A change counts when nothing has followed it for this long, milliseconds ... */
+  readonly quietMs: number;
+  /** ... or when it has waited for this long; default 60 s. */
+  readonly atMostMs?: number;
+  /** How often files are looked at where the system cannot tell of changes; default 5 s. */
+  readonly pollMs?: number;
+  readonly clock: Clock;
+  readonly log: Log;
+  onChange(): void;
+}
+
+/** The system has no watches left, or the file system has none. */
+const NO_WATCHES = new Set(['ENOSPC', 'EMFILE', 'ENOSYS', 'ENOTSUP', 'EOPNOTSUPP']);
+
+/**
+ * Service: tells of changes below a directory, once they have settled. Where the system runs out of watches, files are looked at
+ * every few seconds instead. Watches can be lost all the same: the backup's own cadence looks at everything from time to time.
+ */
+export class DirectoryWatcher implements Service {
+  readonly name: string;
+  readonly #options: WatcherOptions;
+  #polling = false;
+  /** Changes may have been missed. */
+  #blind = false;
+  #stop = new AbortController();
+  #settling: Promise<void> | undefined;
+  #firstMs = 0;
+  #lastMs = 0;
+  #ended: Promise<void> | undefined;
+
+  constructor(options: WatcherOptions) {
+    this.name = `watch ${options.resource}`;
+    this.#options = options;
+  }
+
+  /** True when files are looked at every few seconds because the system has no watches left. */
+  get polling(): boolean {
+    return this.#polling;
+  }
+
+  run(): Promise<void> {
+    this.#stop = new AbortController();
+    this.#ended = this.#watch();
+    return this.#ended;
+  }
+
+  async stop(_graceMs: number): Promise<void> {
+    this.#stop.abort();
+    await this.#ended?.catch(() => {});
+    await this.#settling;
+  }
+
+  async #watch(): Promise<void> {
+    const { resource, log } = this.#options;
+    // A watch on what is not there would wait for ever, in silence.
+    await lstat(this.#options.path).catch((error: unknown) => {
+      this.#blind = true;
+      throw fileError(error, this.#options.path, 'watch the directory');
+    });
+    // What changed while there was no watch is found by a full look.
+    if (this.#blind) this.#changed();
+    while (!this.#stop.signal.aborted) {
+      const failure = await this.#watchOnce();
+      if (failure === undefined) return;
+      this.#blind = true;
+      const code = codeOf(failure) ?? '';
+      if (this.#polling || !NO_WATCHES.has(code)) throw fileError(failure, this.#options.path, 'watch the directory');
+      this.#polling = true;
+      log.warn(
+        { resource, path: this.#options.path, reason: messageOf(failure) },
+        'the system has no watches left: files are looked at every few seconds instead (raise fs.inotify.max_user_watches)',
+      );
+      this.#changed();
+    }
+  }
+
+  /** Watches until stopped (undefined) or until the watcher fails. */
+  async #watchOnce(): Promise<unknown> {
+    const { path: root, pollMs = 5000 } = this.#options;
+    const { signal } = this.#stop;
+    const watcher = new FSWatcher({
+      ignoreInitial: true,
+      followSymlinks: false,
+      ignorePermissionErrors: true,
+      usePolling: this.#polling,
+      interval: pollMs,
+      binaryInterval: pollMs,
+      ignored: (file) => this.#isExcluded(file),
+    });
+    try {
+      return await new Promise<unknown>((resolve) => {
+        signal.addEventListener('abort', () => resolve(undefined), { once: true });
+        watcher.on('error', resolve);
+        watcher.on('all', (event, file) => {
+          if (event === 'unlinkDir' && path.resolve(file) === path.resolve(root)) {
+            resolve(new DrError('not-found', 'the directory that is watched has gone', { where: root }));
+          } else this.#changed();
+        });
+        watcher.add(root);
+      });
+    } finally {
+      await watcher.close();
+    }
+  }
+
+  #isExcluded(file: string): boolean {
+    const relative = path.relative(this.#options.path, file);
+    return relative !== '' && this.#options.exclude.some((pattern) => path.matchesGlob(relative, pattern));
+  }
+
+  #changed(): void {
+    const nowMs = this.#options.clock.now();
+    this.#lastMs = nowMs;
+    if (this.#settling) return;
+    this.#firstMs = nowMs;
+    this.#settling = this.#settle().finally(() => {
+      this.#settling = undefined;
+    });
+  }
+
+  async #settle(): Promise<void> {
+    const { clock, quietMs, atMostMs = 60_000, onChange } = this.#options;
+    const { signal } = this.#stop;
+    for (;;) {
+      const waitMs = Math.min(this.#lastMs + quietMs, this.#firstMs + atMostMs) - clock.now();
+      if (waitMs <= 0) break;
+      await clock.sleep(waitMs, signal, { unref: true }).catch(() => {});
+      if (signal.aborted) return;
+    }
+    onChange();
+  }
+}
