@@ -48,6 +48,12 @@ export interface RetentionOptions {
   readonly apply: boolean;
 }
 
+export type HoldOptions =
+  | { readonly action: 'set'; readonly reason: string }
+  /** Without id: all that stand. */
+  | { readonly action: 'clear'; readonly id: string | undefined }
+  | { readonly action: 'list' };
+
 export interface FailoverOptions {
   readonly mode: 'failover' | 'plan' | 'drill';
   /** Site to recover at; default: the site this dr runs at (--site), or the only other one. */

@@ -6,6 +6,7 @@ import {
   type DaemonOptions,
   type DoctorOptions,
   type FailoverOptions,
+  type HoldOptions,
   parseAt,
   type RestoreOptions,
   type RetentionOptions,
@@ -111,6 +112,7 @@ export const verbs: readonly Verb[] = [
     examples: ['dr backups', 'dr backups orders --vault west'],
     failures: ['not-found', ...storage],
     read: (written) => ({ resource: word(written.arguments[0]), vault: word(written.flags['vault']) }),
+    load: () => import('./backups.ts'),
   }),
   verb<StatusOptions>({
     name: 'status',
@@ -121,6 +123,7 @@ export const verbs: readonly Verb[] = [
     examples: ['dr status', 'dr status --json'],
     failures: ['objective-broken', 'unreachable', 'denied'],
     read: () => ({}),
+    load: () => import('./status.ts'),
   }),
   verb<RestoreOptions>({
     name: 'restore',
@@ -167,8 +170,24 @@ export const verbs: readonly Verb[] = [
     arguments: [],
     flags: [['--apply', 'delete it; otherwise it is only shown']],
     examples: ['dr retention', 'dr retention --apply'],
-    failures: ['lease-held', 'unreachable', 'denied', 'refused'],
+    failures: ['lease-held', 'unreachable', 'denied', 'corrupt', 'refused'],
     read: (written) => ({ apply: written.flags['apply'] === true }),
+    load: () => import('./retention.ts'),
+  }),
+  verb<HoldOptions>({
+    name: 'hold',
+    summary: 'keep everything: nothing is deleted in any vault until the hold is cleared',
+    description:
+      'set: declares an incident, with its reason. clear: ends one hold, or all that stand. list: shows those that stand. A failover sets one by itself.',
+    arguments: [
+      ['<action>', 'set, clear or list'],
+      ['[id]', 'clear only this hold'],
+    ],
+    flags: [['--reason <text>', 'set: why, for whoever finds that nothing is deleted any more']],
+    examples: ['dr hold set --reason "orders corrupted, INC-42"', 'dr hold list', 'dr hold clear'],
+    failures: ['not-found', 'unreachable', 'denied'],
+    read: readHold,
+    load: () => import('./hold.ts'),
   }),
   verb<FailoverOptions>({
     name: 'failover',
@@ -226,6 +245,25 @@ export const verbs: readonly Verb[] = [
     read: () => ({}),
   }),
 ];
+
+function readHold({ arguments: given, flags }: Written): HoldOptions {
+  const [action, id] = [word(given[0]), word(given[1])];
+  const reason = word(flags['reason'])?.trim();
+  if (action !== 'clear' && id !== undefined) {
+    throw new DrError('usage', `dr hold ${action} takes no id`, { next: 'Run "dr hold --help" to see what it takes.' });
+  }
+  switch (action) {
+    case 'set':
+      if (reason) return { action, reason };
+      throw new DrError('usage', 'a hold needs its reason', { next: 'Add --reason "what happened".' });
+    case 'clear':
+      return { action, id };
+    case 'list':
+      return { action };
+    default:
+      throw new DrError('usage', `dr hold ${action} is not known`, { next: 'Say set, clear or list.' });
+  }
+}
 
 function readFailover({ flags, nowMs }: Written): FailoverOptions {
   if (flags['plan'] === true && flags['drill'] === true) {
