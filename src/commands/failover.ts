@@ -27,7 +27,7 @@ import { openWorld, type World } from './world.ts';
 
 /** `dr failover`: plans, drills or executes the failover runbook. */
 export async function run(context: CommandContext, options: FailoverOptions): Promise<CommandResult> {
-  await using world = await openWorld(context, { vaults: 'read' });
+  await using world = await openWorld(context, { vaults: options.mode === 'plan' ? 'read' : 'write' });
   const mode = options.mode === 'drill' ? 'drill' : 'failover';
   const unfinished = options.fresh ? undefined : await findUnfinishedAnywhere(context, world, mode);
   const { from, to } = await chooseSites(context, world, options, unfinished);

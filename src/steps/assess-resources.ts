@@ -4,7 +4,7 @@ import { formatBytes, formatDuration } from '../base/units.ts';
 import { forSite } from '../config/sites.ts';
 import type { Config } from '../config/types.ts';
 import { defineStep, runModes } from './contract.ts';
-import { type ResourceKind, recoveryTargetSchema, resourcePointSchema } from './ports.ts';
+import { type ResourceKind, type ResourcePoint, recoveryTargetSchema, resourcePointSchema } from './ports.ts';
 
 export const resourcesOutputs = z.object({
   points: z
@@ -14,6 +14,8 @@ export const resourcesOutputs = z.object({
     .array(z.object({ name: z.string(), kind: z.enum(['database', 'data', 'configuration']), problem: z.string() }))
     .describe('Resources that cannot be brought back, and why.'),
 });
+
+type Missing = z.output<typeof resourcesOutputs>['missing'][number];
 
 export const assessResources = defineStep({
   name: 'assess.resources',
@@ -35,27 +37,27 @@ export const assessResources = defineStep({
   },
   async run(context, { at }) {
     const { world, run, signal, clock, note } = context;
-    const points: z.output<typeof resourcesOutputs>['points'] = {};
-    const missing: z.output<typeof resourcesOutputs>['missing'] = [];
     const without = new Set(forSite(world.config, run.site).without);
-    await Promise.all(
-      protectedResources(world.config).map(async ({ name, kind }) => {
+    const found = await Promise.all(
+      protectedResources(world.config).map(async ({ name, kind }): Promise<ResourcePoint | Missing> => {
         if (without.has(name)) {
-          missing.push({
-            name,
-            kind,
-            problem: `the configuration gives it no place at ${run.site} (recover.${run.site})`,
-          });
-          return;
+          const problem = `the configuration gives it no place at ${run.site} (recover.${run.site})`;
+          return { name, kind, problem };
         }
         try {
-          points[name] = await world.recovery.assess({ name, kind }, at, signal);
+          return await world.recovery.assess({ name, kind }, at, signal);
         } catch (error) {
           if (signal.aborted || isAbort(error)) throw error;
-          missing.push({ name, kind, problem: messageOf(error) });
+          return { name, kind, problem: messageOf(error) };
         }
       }),
     );
+    const points: Record<string, ResourcePoint> = {};
+    const missing: Missing[] = [];
+    for (const result of found) {
+      if ('problem' in result) missing.push(result);
+      else points[result.resource] = result;
+    }
     const now = clock.now();
     for (const { resource, vault, backupId, recoveryPointMs, bytes, candidates } of Object.values(points)) {
       const age = formatDuration(Math.max(0, now - recoveryPointMs));

@@ -20,7 +20,8 @@ export const siteActivate = defineStep({
   effect: 'none',
   runsInPlan: true,
   modes: runModes,
-  inDrill: 'Looks at the scratch directory instead of the real places; ports are not needed.',
+  inDrill:
+    'Looks at the scratch directory instead of the real places, and only reads the record; ports are not needed.',
   params: z.object({
     points: z
       .record(z.string(), resourcePointSchema)
@@ -155,7 +156,14 @@ async function checkTraffic(context: StepContext): Promise<string[]> {
   const warnings: string[] = [];
   for (const name of Object.keys(forSite(world.config, run.site).endpoints)) {
     try {
-      for (const { ok, what, next } of await world.traffic(name).doctor(signal)) {
+      const driver = world.traffic(name);
+      // The doctor asks for permission with a change that must be rejected: in a drill not even that.
+      if (run.mode === 'drill') {
+        const { values } = await driver.current(signal);
+        if (values.length === 0) warnings.push(`traffic ${name}: there is no record`);
+        continue;
+      }
+      for (const { ok, what, next } of await driver.doctor(signal)) {
         if (!ok) warnings.push(`traffic ${name}: ${what}${next ? ` (${next})` : ''}`);
       }
     } catch (error) {
