@@ -1,4 +1,4 @@
-import { chmodSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { chmodSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { mkdtemp } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -23,6 +23,7 @@ export function createTestRoot(): string {
   // PostgreSQL runs as another user when the tests run as root, so that user has to get through.
   chmodSync(root, 0o755);
   mkdirSync(join(root, 'processes'));
+  writeFileSync(join(root, 'owner'), String(process.pid));
   process.env[variable] = root;
   return root;
 }
@@ -32,4 +33,20 @@ export async function tempDir(name = 't'): Promise<string> {
   const directory = await mkdtemp(join(testRoot(), `${name}-`));
   chmodSync(directory, 0o755);
   return directory;
+}
+
+/** Directories of test runs that were killed before they could clean up. */
+export function abandonedRoots(): string[] {
+  return readdirSync(tmpdir())
+    .filter((name) => /^dr-\w{6}$/.test(name))
+    .map((name) => join(tmpdir(), name))
+    .filter((root) => {
+      try {
+        process.kill(Number(readFileSync(join(root, 'owner'), 'utf8')), 0);
+        return false;
+      } catch (error) {
+        // No such file: not a test run's, or not ours to read. Only a process that is gone makes it abandoned.
+        return error instanceof Error && 'code' in error && error.code === 'ESRCH';
+      }
+    });
 }
