@@ -30,12 +30,14 @@ export function renderStatus(status: Status): string {
 
 /** `If eu-west-1 died now you would lose 3.2 s of orders and …` */
 function verdict({ ok, active, resources, at }: Status): string {
-  const known = resources.filter(({ rpoNowMs }) => rpoNowMs !== undefined);
-  if (known.length === 0) return ok ? 'There is nothing to lose yet.' : 'NOT SAFE: nothing could be recovered.';
-  const losses = known.map(({ name, kind, rpoNowMs = 0, objectiveMs }) =>
+  if (!resources.some(({ rpoNowMs }) => rpoNowMs !== undefined)) {
+    return ok ? 'There is nothing to lose yet.' : 'NOT SAFE: nothing could be recovered.';
+  }
+  const losses = resources.map(({ name, kind, rpoNowMs, objectiveMs }) => {
+    if (rpoNowMs === undefined) return `everything of ${name}`;
     // Of what is backed up on change the age of the last change says nothing about a loss.
-    kind === 'configuration' && objectiveMs === undefined ? undefined : `${formatDuration(rpoNowMs)} of ${name}`,
-  );
+    return kind === 'configuration' && objectiveMs === undefined ? undefined : `${formatDuration(rpoNowMs)} of ${name}`;
+  });
   const lost = list(losses.filter((loss) => loss !== undefined)) || 'nothing that is known';
   const region = active.region ?? `site ${active.site}`;
   const proofs = resources.flatMap(({ verified }) => (verified?.ok ? [verified] : []));
