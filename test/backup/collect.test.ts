@@ -5,7 +5,7 @@ import type { Manifest } from '../../src/backup/manifest.ts';
 import type { RetentionPolicy } from '../../src/backup/retention.ts';
 import { DrError } from '../../src/base/errors.ts';
 import { silentLog } from '../../src/base/log.ts';
-import { layout } from '../../src/vault/layout.ts';
+import { layout, timedId } from '../../src/vault/layout.ts';
 import { acquireLease } from '../../src/vault/lease.ts';
 import type { ObjectStore } from '../../src/vault/store.ts';
 import { FaultyStore } from './faulty-store.ts';
@@ -111,6 +111,14 @@ describe('retention in vaults', () => {
     time.nowMs += 3 * day;
     await applyRetention(options());
     expect(await content(east)).not.toContain(layout.part('orders', id, 0));
+  });
+
+  test('a backup that began just now by its name stays whatever the store says of its age', async () => {
+    await backupAgo(1 * hour);
+    const key = layout.part('orders', timedId(time.now() - hour, 'abcdef'), 0);
+    await time.ago(400 * day, () => east.create(key, Buffer.from('from a store whose clock is wrong')));
+    await applyRetention(options());
+    expect(await content(east)).toContain(key);
   });
 
   test('content that another vault has a kept manifest for is left for repair', async () => {
@@ -289,6 +297,15 @@ describe('doubt', () => {
     west.fail = () => new DrError('unreachable', 'no answer');
     const report = await applyRetention(options());
     expect(report.held).toMatch(/west/);
+    expect(east.deleted).toEqual([]);
+  });
+
+  test('while the manifests of one vault cannot be listed nothing goes anywhere', async () => {
+    await old();
+    west.fail = (kind, key) =>
+      kind === 'list' && key.startsWith('manifests/') ? new DrError('denied', 'no right to list') : undefined;
+    const report = await applyRetention(options());
+    expect(report.held).toMatch(/vault west could not be read: no right to list/);
     expect(east.deleted).toEqual([]);
   });
 
