@@ -36,6 +36,7 @@ export class Journal {
   readonly #options: JournalOptions;
   readonly #onEntry: OnEntry;
   readonly #copying = new Set<Promise<void>>();
+  readonly #uncopied = new Set<string>();
   #state: RunState = newRun;
   #entries: JournalEntry[] = [];
   #previous = '';
@@ -147,10 +148,11 @@ export class Journal {
       .create(key, bytes, { signal: AbortSignal.timeout(15_000) })
       .then(() => {})
       .catch((error: unknown) => {
-        this.#options.log.warn(
-          { vault: store.name, key, reason: messageOf(error) },
-          'A copy of the journal is missing.',
-        );
+        const facts = { vault: store.name, key, reason: messageOf(error) };
+        // Once is news; the report is stored there at the end, or its lack is said then.
+        if (this.#uncopied.has(store.name)) this.#options.log.debug(facts, 'A copy of the journal is missing.');
+        else this.#options.log.warn(facts, 'This vault gets no copy of the journal for now.');
+        this.#uncopied.add(store.name);
       })
       .finally(() => this.#copying.delete(copying));
     this.#copying.add(copying);

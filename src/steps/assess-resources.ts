@@ -6,16 +6,21 @@ import type { Config } from '../config/types.ts';
 import { defineStep, runModes } from './contract.ts';
 import { type ResourceKind, type ResourcePoint, recoveryTargetSchema, resourcePointSchema } from './ports.ts';
 
+/** A resource that cannot be brought back, and why. */
+export const missingSchema = z.object({
+  name: z.string(),
+  kind: z.enum(['database', 'data', 'configuration']),
+  problem: z.string(),
+});
+
 export const resourcesOutputs = z.object({
   points: z
     .record(z.string(), resourcePointSchema)
     .describe('The recovery point chosen for each resource: moment, vault, backup. The restore steps want it.'),
-  missing: z
-    .array(z.object({ name: z.string(), kind: z.enum(['database', 'data', 'configuration']), problem: z.string() }))
-    .describe('Resources that cannot be brought back, and why.'),
+  missing: z.array(missingSchema).describe('Resources that cannot be brought back, and why.'),
 });
 
-type Missing = z.output<typeof resourcesOutputs>['missing'][number];
+type Missing = z.infer<typeof missingSchema>;
 
 export const assessResources = defineStep({
   name: 'assess.resources',
@@ -37,10 +42,10 @@ export const assessResources = defineStep({
   },
   async run(context, { at }) {
     const { world, run, signal, clock, note } = context;
-    const without = new Set(forSite(world.config, run.site).without);
+    const { databases, directories } = forSite(world.config, run.site);
     const found = await Promise.all(
       protectedResources(world.config).map(async ({ name, kind }): Promise<ResourcePoint | Missing> => {
-        if (without.has(name)) {
+        if (kind === 'database' ? databases[name]?.target === undefined : directories[name] === undefined) {
           const problem = `the configuration gives it no place at ${run.site} (recover.${run.site})`;
           return { name, kind, problem };
         }

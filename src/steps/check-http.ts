@@ -36,7 +36,7 @@ export const checkHttp = defineStep({
         note(
           checks.length === 0
             ? 'the configuration has no HTTP checks for this site'
-            : `${checks.length} HTTP checks pass after ${took}`,
+            : `all HTTP checks of the site (${checks.length}) pass after ${took}`,
         );
         return { checks: checks.length };
       }

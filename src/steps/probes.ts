@@ -1,3 +1,5 @@
+import http from 'node:http';
+import https from 'node:https';
 import { createConnection } from 'node:net';
 import pg from 'pg';
 import { codeOf, messageOf } from '../base/errors.ts';
@@ -31,17 +33,11 @@ export const networkProbes: ProbePort = {
     const begun = performance.now();
     const ms = () => Math.round(performance.now() - begun);
     try {
-      const response = await fetch(url, {
-        signal: AbortSignal.any([signal, AbortSignal.timeout(LOOK_MS)]),
-        redirect: 'manual',
-        headers: { 'cache-control': 'no-cache', connection: 'close' },
-      });
-      const body = await readBody(response);
-      return { status: response.status, body, ms: ms(), detail: `answers ${response.status} in ${ms()} ms` };
+      const { status, body } = await get(url, AbortSignal.any([signal, AbortSignal.timeout(LOOK_MS)]));
+      return { status, body, ms: ms(), detail: `answers ${status} in ${ms()} ms` };
     } catch (error) {
       signal.throwIfAborted();
-      const detail = unreached(error instanceof Error && error.cause instanceof Error ? error.cause : error).detail;
-      return { status: undefined, body: '', ms: ms(), detail } satisfies HttpProbe;
+      return { status: undefined, body: '', ms: ms(), detail: unreached(error).detail } satisfies HttpProbe;
     }
   },
 
@@ -60,8 +56,9 @@ export const networkProbes: ProbePort = {
 
   async refusesWrites(url, signal) {
     const result = await inSession(url, signal, async (client) => {
-      // Overrides a session default: read-only by default is a courtesy, not a fence.
-      await client.query('begin read write');
+      const { rows } = await client.query<{ recovery: boolean }>('select pg_is_in_recovery() as recovery');
+      // "read write" overrides a default, because read-only by default is a courtesy and no fence; a standby knows no such mode.
+      await client.query(rows[0]?.recovery ? 'begin' : 'begin read write');
       await client.query('create temporary table dr_fence_probe (n integer) on commit drop');
       await client.query('rollback');
       return { proof: false, detail: 'it accepted a write, which was rolled back' };
@@ -116,13 +113,27 @@ function unreached(error: unknown): ReachProbe {
   return { reach: 'silent', detail: `no answer: ${redact(messageOf(error))}` };
 }
 
-async function readBody(response: Response): Promise<string> {
-  const pieces: Uint8Array[] = [];
-  let length = 0;
-  for await (const piece of response.body ?? []) {
-    pieces.push(piece);
-    length += piece.length;
-    if (length >= BODY_LIMIT) break;
-  }
-  return Buffer.concat(pieces).subarray(0, BODY_LIMIT).toString('utf8');
+/** Not `fetch`: it refuses some ports, and a health check may listen on any. Redirects are answers, and not followed. */
+async function get(url: string, signal: AbortSignal): Promise<{ status: number; body: string }> {
+  const { request } = url.startsWith('https:') ? https : http;
+  return await new Promise((resolve, reject) => {
+    const sent = request(url, { signal, agent: false, headers: { 'cache-control': 'no-cache' } }, (response) => {
+      const pieces: Buffer[] = [];
+      let length = 0;
+      const end = () => {
+        const body = Buffer.concat(pieces).subarray(0, BODY_LIMIT).toString('utf8');
+        resolve({ status: response.statusCode ?? 0, body });
+        response.destroy();
+      };
+      response.on('data', (piece: Buffer) => {
+        pieces.push(piece);
+        length += piece.length;
+        if (length >= BODY_LIMIT) end();
+      });
+      response.on('end', end);
+      response.on('error', reject);
+    });
+    sent.on('error', reject);
+    sent.end();
+  });
 }

@@ -5,6 +5,7 @@ import { z } from 'zod';
 import { codeOf, DrError, isAbort, messageOf } from '../base/errors.ts';
 import { formatBytes } from '../base/units.ts';
 import { forSite } from '../config/sites.ts';
+import { missingSchema } from './assess-resources.ts';
 import { defineStep, runModes, type StepContext } from './contract.ts';
 import { describeState } from './database-restore.ts';
 import { databasePlace, directoryPlace } from './places.ts';
@@ -26,6 +27,9 @@ export const siteActivate = defineStep({
     points: z
       .record(z.string(), resourcePointSchema)
       .describe('Recovery points, from assess.resources: they say what is needed.'),
+    missing: z
+      .array(missingSchema)
+      .describe('Resources without one, from assess.resources: without a database a site does not take over.'),
   }),
   outputs: z.object({
     warnings: z.array(z.string()).describe('What does not stop a recovery but should be mended.'),
@@ -39,8 +43,8 @@ export const siteActivate = defineStep({
       problems: [],
     };
   },
-  async run(context, { points }) {
-    const findings = (
+  async run(context, { points, missing }) {
+    const findings: Finding[] = (
       await Promise.all([
         ...Object.values(points).map((point) =>
           point.kind === 'database' ? checkDatabasePlace(context, point) : checkDirectoryPlace(context, point),
@@ -49,6 +53,13 @@ export const siteActivate = defineStep({
       ])
     ).flat();
     const warnings = await checkTraffic(context);
+    for (const { name, kind, problem } of missing) {
+      if (kind !== 'database') warnings.push(`${name} will not come back: ${problem}`);
+      else {
+        const next = `Make a recovery point of ${name} reachable, or give it a place at ${context.run.site}.`;
+        findings.push({ ok: false, what: `database ${name} cannot be brought back: ${problem}`, next });
+      }
+    }
     for (const { what, ok } of findings) context.note(ok ? what : `PROBLEM: ${what}`);
     for (const warning of warnings) context.note(`warning: ${warning}`);
     const problems = findings.filter(({ ok }) => !ok);
