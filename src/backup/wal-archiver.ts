@@ -8,6 +8,7 @@ import { isWalGone } from '../postgres/server-errors.ts';
 import { createDataKey, type KeyPolicy } from '../vault/keys.ts';
 import type { SealPool } from '../vault/seal-pool.ts';
 import type { ObjectStore } from '../vault/store.ts';
+import { blockBytesOf } from './wal-block.ts';
 import { writeHeartbeats } from './wal-heartbeat.ts';
 import { ensureSlot, followFork, requireSystem } from './wal-lineage.ts';
 import type { WalPosition } from './wal-listing.ts';
@@ -33,7 +34,7 @@ export interface WalArchiverOptions {
   readonly site: string;
   readonly log: Log;
   readonly clock?: Clock;
-  /** Bytes of WAL kept for vaults that lag behind; default 64 MiB, at least 48 MiB (two blocks on their way, one sealed). */
+  /** Bytes of WAL kept for vaults that lag behind; default 64 MiB, at least three blocks (48 MiB at 16 MiB). */
   readonly memoryBytes?: number;
   /** Bounds of the pause between tries, for vaults and server; default 0.5 s and 30 s. */
   readonly retryBaseMs?: number;
@@ -102,8 +103,9 @@ export class WalArchiver {
     }
     this.#stop.abort();
     this.#round.abort();
-    await this.#running;
+    // Before waiting: the stream may be held up by vaults that take nothing.
     this.#sessionStop.abort();
+    await this.#running;
     if (this.#state !== 'failed') this.#state = 'stopped';
   }
 
@@ -111,6 +113,7 @@ export class WalArchiver {
     return statusOf({
       state: this.#state,
       systemId: this.#systemId,
+      stores: this.#options.stores,
       session: this.#session,
       serverEnd: this.#serverEnd,
       slot: { name: this.#options.slot, health: this.#slotHealth },
@@ -255,7 +258,7 @@ export class WalArchiver {
       },
       policy: options.durable,
       flushEveryMs: options.flushEveryMs,
-      memoryBytes: Math.max(48 * 1024 * 1024, options.memoryBytes ?? 64 * 1024 * 1024),
+      memoryBytes: Math.max(3 * blockBytesOf(segmentBytes), options.memoryBytes ?? 64 * 1024 * 1024),
       retryBaseMs: options.retryBaseMs ?? 500,
       retryMaxMs: options.retryMaxMs ?? 30_000,
       clock: this.#clock,

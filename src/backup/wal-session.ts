@@ -223,6 +223,9 @@ export class WalSession implements LaneHost {
       .seal(this.#contentOf(block, 0, block.received), block.lendFrames())
       .then(({ object, returned }) => {
         this.#buffers.give(returned);
+        // Sealed it takes less memory: whoever waits for room may go on.
+        entry.bytes = object.bytes;
+        this.changed();
         return object;
       });
     this.#sealing = sealed.catch((error: unknown) => {
@@ -232,11 +235,6 @@ export class WalSession implements LaneHost {
       );
     });
     const entry = this.#push({ kind: 'block', start: block.start, end: block.end, block, sealed }, block.received);
-    sealed
-      .then(({ bytes }) => {
-        entry.bytes = bytes;
-      })
-      .catch(() => {});
     this.#block = this.#newBlock(block.timeline, block.end);
     // One block may be sealed while the next one fills; not more, or memory would grow with the backlog.
     await before;

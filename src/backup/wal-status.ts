@@ -1,5 +1,6 @@
 import { messageOf } from '../base/errors.ts';
 import { formatLsn, type Lsn } from '../postgres/lsn.ts';
+import type { ObjectStore } from '../vault/store.ts';
 import type { WalGap, WalSession } from './wal-session.ts';
 import type { SlotHealth } from './wal-slot.ts';
 
@@ -27,7 +28,8 @@ export interface WalArchiverStatus {
 
 export interface WalVaultStatus {
   readonly name: string;
-  readonly state: 'current' | 'behind' | 'unreachable';
+  /** `unknown` before the archive was opened. */
+  readonly state: 'current' | 'behind' | 'unreachable' | 'unknown';
   readonly durableLsn: string | undefined;
   readonly lagBytes: number | undefined;
   /** The data loss, in milliseconds, if the site died now and only this vault survived. */
@@ -37,9 +39,19 @@ export interface WalVaultStatus {
   readonly lastError: string | undefined;
 }
 
+const nothingKnown = {
+  state: 'unknown',
+  durableLsn: undefined,
+  lagBytes: undefined,
+  ageMs: undefined,
+  missing: undefined,
+  lastError: undefined,
+} as const;
+
 export function statusOf(facts: {
   readonly state: WalArchiverStatus['state'];
   readonly systemId: string | undefined;
+  readonly stores: readonly ObjectStore[];
   readonly session: WalSession | undefined;
   readonly serverEnd: Lsn | undefined;
   readonly slot: { readonly name: string; readonly health: SlotHealth | undefined };
@@ -53,11 +65,13 @@ export function statusOf(facts: {
     durable === undefined || durable === 0n || serverEnd === undefined
       ? undefined
       : Math.max(0, Number(serverEnd - durable));
-  const vaults = (session?.lanes ?? []).map((lane): WalVaultStatus => {
+  const vaults = facts.stores.map(({ name }): WalVaultStatus => {
+    const lane = session?.lanes.find(({ store }) => store.name === name);
+    if (!lane) return { ...nothingKnown, name };
     const durable = lane.hasEntered ? lane.durable : undefined;
     const moment = session?.coveredBy(lane);
     return {
-      name: lane.store.name,
+      name,
       state: !lane.isHealthy ? 'unreachable' : lane.hole ? 'behind' : 'current',
       durableLsn: durable === undefined ? undefined : formatLsn(durable),
       lagBytes: behind(durable),

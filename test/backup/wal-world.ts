@@ -193,8 +193,8 @@ export async function compareWithServer(
     const original = await readFile(join(server.dataDirectory, 'pg_wal', name));
     const length = Number(to - start < segmentBytes ? to - start : segmentBytes);
     if (archived.length !== Number(segmentBytes)) throw new Error(`${name} has ${archived.length} bytes`);
-    const first = archived.findIndex((byte, i) => i < length && byte !== original[i]);
     if (!archived.subarray(0, length).equals(original.subarray(0, length))) {
+      const first = archived.findIndex((byte, i) => i < length && byte !== original[i]);
       throw new Error(`${name} in vault ${store.name} differs from byte ${first} on (of ${length})`);
     }
     compared++;
