@@ -11,8 +11,10 @@ import { renderError, reportError } from './report/error.ts';
 // The only file that touches arguments, environment, signals and the exit code.
 
 const stop = new AbortController();
+let reload: (() => void) | undefined;
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
   process.on(signal, () => {
+    if (signal === 'SIGHUP' && reload && !stop.signal.aborted) return reload();
     // The second time somebody means it: what is half done is found and continued, or cleared, by the next run.
     if (stop.signal.aborted) process.exit(128 + constants.signals[signal]);
     process.stderr.write(
@@ -57,6 +59,9 @@ const code = await runCli({
   stderr: process.stderr,
   clock: systemClock,
   signal: stop.signal,
+  onReload: (listener) => {
+    reload = listener;
+  },
   ...(process.stdin.isTTY && process.stderr.isTTY ? { ask } : {}),
 });
 

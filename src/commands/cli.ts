@@ -23,6 +23,8 @@ export interface Outside {
   readonly stderr: TerminalOutput;
   readonly clock: Clock;
   readonly signal: AbortSignal;
+  /** Calls back whenever the process is asked to read its configuration again. */
+  readonly onReload?: ((listener: () => void) => void) | undefined;
   /** Asks the person at the terminal; missing when input or error output is none. */
   readonly ask?: ((question: string) => Promise<string>) | undefined;
 }
@@ -225,6 +227,7 @@ function createContext(
       identities ??= file ? readIdentities(file, log) : Promise.resolve(undefined);
       return identities;
     },
+    onReload: (listener) => outside.onReload?.(listener),
     say,
     ask: json ? undefined : outside.ask,
   };

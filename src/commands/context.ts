@@ -26,6 +26,8 @@ export interface CommandContext {
   loadConfig(): Promise<LoadedConfig>;
   /** The age identities of --identity or $DR_IDENTITY_FILE; `undefined` when neither is given. Registered as secrets. */
   loadIdentities(): Promise<readonly string[] | undefined>;
+  /** Calls back whenever the process is asked to read its configuration again (SIGHUP); without a listener that stops it. */
+  onReload(listener: () => void): void;
   /** A line for the person who waits, on standard error; nothing with --json. */
   say(line: string): void;
   /** Asks the person at the terminal and gives the line they type; undefined when nobody is there to ask. */

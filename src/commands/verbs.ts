@@ -91,6 +91,7 @@ export const verbs: readonly Verb[] = [
     examples: ['dr doctor'],
     failures: ['check-failed'],
     read: () => ({}),
+    load: () => import('./doctor.ts'),
   }),
   verb<BackupOptions>({
     name: 'backup',
@@ -237,12 +238,14 @@ export const verbs: readonly Verb[] = [
   verb<DaemonOptions>({
     name: 'daemon',
     summary: 'take backups, receive WAL, verify and clean up, on schedule',
-    description: 'Runs until it is told to stop (SIGTERM), then finishes what must not be left half done.',
+    description:
+      'Runs until it is told to stop (SIGTERM), then finishes what must not be left half done. SIGHUP reads the configuration again.',
     arguments: [],
     flags: [],
     examples: ['dr daemon --site east'],
-    failures: ['unreachable', 'denied', 'refused', 'local'],
+    failures: ['denied', 'refused', 'conflict', 'local'],
     read: () => ({}),
+    load: () => import('./daemon.ts'),
   }),
 ];
 

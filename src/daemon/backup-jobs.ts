@@ -1,4 +1,4 @@
-import { backupResource } from '../backup/backup-resource.ts';
+import { backupLease, backupResource } from '../backup/backup-resource.ts';
 import { listBackupIds } from '../backup/catalog.ts';
 import type { BackupContext, TakenBackup } from '../backup/context.ts';
 import { waitForArchive, withPassingArchiver } from '../backup/ensure-wal.ts';
@@ -16,9 +16,10 @@ export interface BackupJobsOptions {
   readonly role: RoleKeeper;
   /** For backups of this site. */
   readonly context: BackupContext;
+  /** Resolves when the WAL of a database is being received; throws when that takes too long. */
+  untilReceiving(database: string, signal: AbortSignal): Promise<void>;
   /** A backup is not in every vault. */
   onLost(vaults: readonly string[]): void;
-  onTaken(resource: string, taken: TakenBackup): void;
 }
 
 /** What is backed up on change is looked at whole this often too, because watches can be lost. */
@@ -38,9 +39,10 @@ export function backupJobs(options: BackupJobsOptions): Job[] {
 }
 
 function databaseJob(options: BackupJobsOptions, { database, url }: DatabasePlace): Job {
-  return job(options, database.name, 'backup', database.schedule, async (context) => {
+  return job(options, database.name, 'backup', database.schedule, async (context, signal) => {
     const source = { type: 'database' as const, name: database.name, url };
     if (database.wal.enabled) {
+      await options.untilReceiving(database.name, signal);
       return await backupResource(context, { ...source, ensureWal: waitForArchive(context, database) });
     }
     return await withPassingArchiver(
@@ -67,7 +69,7 @@ function directoryJob(options: BackupJobsOptions, { directory, path }: Directory
     },
   );
   // A change may have come while nobody watched, so the first look is always due.
-  return onChange ? { ...made, lastDone: async () => undefined } : made;
+  return onChange ? { ...made, lastDone: async () => 'never' } : made;
 }
 
 function job(
@@ -75,13 +77,14 @@ function job(
   resource: string,
   lane: string,
   cadence: Cadence,
-  take: (context: BackupContext) => Promise<TakenBackup>,
+  take: (context: BackupContext, signal: AbortSignal) => Promise<TakenBackup>,
 ): Job {
   const { role, context } = options;
   const log = context.log.child({ resource });
   return {
     name: backupJobName(resource),
     lane,
+    lease: backupLease(resource),
     cadence,
     seed: resource,
     enabled: () => role.state.role === 'active',
@@ -90,14 +93,13 @@ function job(
       const active = role.state.active;
       // What was taken before this site became active is of another history.
       const ofBefore = active !== undefined && active.generation > 1 && (newest ?? 0) < Date.parse(active.since);
-      return ofBefore ? undefined : newest;
+      return ofBefore || newest === undefined ? 'never' : newest;
     },
     run: async (signal) => {
       // The role may have changed since the last question.
       await role.refresh();
       signal.throwIfAborted();
-      const taken = await take({ ...context, log, signal });
-      options.onTaken(resource, taken);
+      const taken = await take({ ...context, log, signal }, signal);
       if (taken.lost.length > 0) options.onLost(taken.lost.map(({ vault }) => vault));
       const { id, logicalBytes, storedBytes, notes } = taken.manifest;
       const { vaults, unchanged } = taken;

@@ -1,4 +1,5 @@
 import { applyRetention } from '../backup/collect.ts';
+import { RETENTION_LEASE } from '../backup/collect-check.ts';
 import type { BackupContext } from '../backup/context.ts';
 import { copyMissing } from '../backup/repair.ts';
 import type { RetentionPolicy } from '../backup/retention.ts';
@@ -36,13 +37,14 @@ function retentionJob({ role, context, policies, schedule }: CareJobsOptions): J
   return {
     name: RETENTION_JOB,
     lane: 'care',
+    lease: RETENTION_LEASE,
     cadence: schedule,
     // Two sites do not begin at the same moment.
     seed: `retention ${site}`,
     enabled: () => role.state.role !== 'unknown',
     lastDone: async (signal) => {
       const mark = await readRetentionMark(stores, signal);
-      return mark && Date.parse(mark.finishedAt);
+      return mark ? Date.parse(mark.finishedAt) : 'never';
     },
     run: async (signal) => {
       const report = await applyRetention({ stores, policies, clock, log, signal });
@@ -76,7 +78,7 @@ function repairJob({ role, context, policies, databases }: CareJobsOptions, to: 
     cadence: undefined,
     seed: '',
     enabled: () => role.state.role !== 'unknown' && stores.length > 1,
-    lastDone: async () => undefined,
+    lastDone: async () => 'not-due',
     run: async (signal) => {
       const from = stores.filter((store) => store !== to);
       const { copied, failed, records, failedRecords } = await copyMissing({ from, to, policies, clock, log, signal });

@@ -13,12 +13,17 @@ export interface Job {
   readonly cadence: Cadence | undefined;
   /** Decides the stable jitter of the cadence. */
   readonly seed: string;
+  /** The lease under which it works, for the metrics. */
+  readonly lease?: string;
   /** Tries after a failure before the next slot is waited for; default 5. */
   readonly retries?: number;
   /** False while it is not this site's work; a run under way is then aborted. Asked every second. */
   enabled(): boolean;
-  /** When its work was last done by whomever, milliseconds since 1970; undefined: never, or it has to be done anew at once. */
-  lastDone(signal: AbortSignal): Promise<number | undefined>;
+  /**
+   * When its work was last done by whomever, milliseconds since 1970; `never` also if it has to be done anew at once; `not-due` if
+   * there is nothing to do before the next slot.
+   */
+  lastDone(signal: AbortSignal): Promise<number | 'never' | 'not-due'>;
   /** Does it; returns facts for the log. Throws `lease-held` when another process is doing it. */
   run(signal: AbortSignal, reason: RunReason): Promise<object>;
 }
@@ -27,7 +32,11 @@ export interface Job {
 export interface JobState {
   readonly name: string;
   readonly enabled: boolean;
+  readonly lease: string | undefined;
+  /** Since when it runs or waits for its lane. */
   readonly runningSinceMs: number | undefined;
+  /** It does its work now. */
+  readonly working: boolean;
   readonly nextRunMs: number | undefined;
   readonly lastSuccessMs: number | undefined;
   readonly lastDurationMs: number | undefined;
@@ -102,7 +111,9 @@ export class JobTurn {
     return {
       name: this.job.name,
       enabled: this.job.enabled(),
+      lease: this.job.lease,
       runningSinceMs: this.running?.sinceMs,
+      working: this.running?.working === true,
       nextRunMs,
       lastSuccessMs: this.lastSuccessMs,
       lastDurationMs: this.#lastDurationMs,

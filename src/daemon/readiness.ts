@@ -72,9 +72,9 @@ function roleDetail({ role, active, error }: RoleState): string {
   return role === 'active' ? `active ${since}${doubt}` : `stands by; ${active.site} is active ${since}${doubt}`;
 }
 
-function walDependency({ resource, status }: Pick<WalService, 'resource' | 'status'>): Dependency {
-  const name = `wal ${resource}`;
-  const now = status();
+function walDependency(archiver: Pick<WalService, 'resource' | 'status'>): Dependency {
+  const name = `wal ${archiver.resource}`;
+  const now = archiver.status();
   if (!now) return { name, ok: false, needed: true, detail: 'starting' };
   const age = now.ageMs === undefined ? '' : `, durable up to ${formatDuration(now.ageMs)} ago`;
   const behind = now.vaults.filter(({ state }) => state !== 'current').map((vault) => `${vault.name} ${vault.state}`);

@@ -12,6 +12,8 @@ export interface SchedulerOptions {
   /** How many jobs of a lane run at once; 1 for a lane that is not named. */
   readonly lanes: Readonly<Record<string, number>>;
   readonly ticker: Ticker;
+  /** A run has ended, well or not. */
+  onEnded?(job: Job): void;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -127,6 +129,7 @@ export class Scheduler implements Service {
       if (signal.aborted) return;
       if (turn.running) turn.running.working = true;
       await this.#work(turn, reason, signal);
+      this.#options.onEnded?.(turn.job);
     } finally {
       lane.release();
     }
@@ -140,10 +143,12 @@ export class Scheduler implements Service {
       const lastMs = await job.lastDone(signal);
       if (signal.aborted) return undefined;
       const dueMs = dueBefore(turn, clock.now());
-      if (lastMs === undefined) return 'first';
-      if (dueMs !== undefined && lastMs < dueMs) return 'missed';
+      if (lastMs === 'never') return 'first';
+      if (lastMs !== 'not-due') {
+        turn.lastSuccessMs = Math.max(lastMs, turn.lastSuccessMs ?? 0);
+        if (dueMs !== undefined && lastMs < dueMs) return 'missed';
+      }
       turn.handledMs = dueMs;
-      turn.lastSuccessMs = Math.max(lastMs, turn.lastSuccessMs ?? 0);
     } catch (error) {
       if (signal.aborted) return undefined;
       turn.lookAtMs = clock.now() + LOOK_AGAIN_MS;

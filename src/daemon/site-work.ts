@@ -1,5 +1,6 @@
 import type { BackupContext } from '../backup/context.ts';
 import type { WalPosition } from '../backup/wal-listing.ts';
+import { DrError } from '../base/errors.ts';
 import type { SitePlaces } from '../config/sites.ts';
 import type { Service } from './service.ts';
 import type { Supervisor } from './supervisor.ts';
@@ -19,6 +20,9 @@ export interface SiteWorkOptions {
   /** A watched directory has changed. */
   onChange(resource: string): void;
 }
+
+/** How long a base backup waits for the archiver. */
+const RECEIVING_MS = 60_000;
 
 /** What only the active site does all the time: WAL archivers and watchers of configurations. */
 export class SiteWork {
@@ -51,6 +55,29 @@ export class SiteWork {
         : [],
     );
     for (const service of [...this.#archivers, ...this.#watchers]) supervisor.add(service);
+  }
+
+  /**
+   * Resolves when the WAL of a database is being received, thus kept by the server. Throws `unreachable` when that takes too long: a
+   * base backup whose WAL nobody receives could not be restored.
+   */
+  async untilReceiving(database: string, signal: AbortSignal): Promise<void> {
+    const { clock } = this.#options.context;
+    const untilMs = clock.now() + RECEIVING_MS;
+    for (;;) {
+      const status = this.#archivers.find(({ resource }) => resource === database)?.status();
+      if (status?.state === 'streaming') return;
+      if (clock.now() >= untilMs) {
+        throw new DrError(
+          'unreachable',
+          `the WAL of ${database} is not being received: ${status?.lastError ?? 'starting'}`,
+          {
+            next: 'Look at the log of the daemon and run `dr doctor`: the base backup waits for the archiver.',
+          },
+        );
+      }
+      await clock.sleep(200, signal);
+    }
   }
 
   /** Ends all of it; with grace time, WAL that was received is stored and acknowledged first. */

@@ -11,9 +11,12 @@ export interface StatusServiceOptions {
   readonly log: Log;
   /** How often it is measured, milliseconds. */
   readonly everyMs: number;
-  /** A vault lacks backups that another one has. */
+  /** A vault lacked backups that another one has, and still does: it is no backup that is being committed just now. */
   onLacking(vault: string): void;
 }
+
+/** At least this long between two measurements, whatever happens. */
+const LEAST_MS = 1000;
 
 /** Service: measures from the vaults how safe everything is, as it would be found after the loss of the active site. */
 export class StatusService implements Service {
@@ -23,7 +26,9 @@ export class StatusService implements Service {
   #error: unknown;
   #stop = new AbortController();
   #ended: Promise<void> | undefined;
+  #woken = new AbortController();
   #alerts = new Set<string>();
+  #lacking: ReadonlySet<string> = new Set();
 
   constructor(options: StatusServiceOptions) {
     this.#options = options;
@@ -32,6 +37,11 @@ export class StatusService implements Service {
   /** The last measurement; undefined before the first. */
   get status(): Status | undefined {
     return this.#status;
+  }
+
+  /** Measures again soon: something has changed. */
+  wake(): void {
+    this.#woken.abort();
   }
 
   /** Why the last measurement failed. */
@@ -54,19 +64,25 @@ export class StatusService implements Service {
     const { measure, clock, log, everyMs, onLacking } = this.#options;
     const { signal } = this.#stop;
     while (!signal.aborted) {
+      this.#woken = new AbortController();
       try {
         this.#status = await measureStatus({ ...measure, clock, signal });
         this.#error = undefined;
         this.#tell(this.#status.alerts);
-        for (const { vault, lacks, problem } of this.#status.vaults) {
-          if (lacks > 0 && problem === undefined) onLacking(vault);
-        }
+        const lacking = new Set(
+          this.#status.vaults.flatMap(({ vault, lacks, problem }) =>
+            lacks > 0 && problem === undefined ? [vault] : [],
+          ),
+        );
+        for (const vault of lacking) if (this.#lacking.has(vault)) onLacking(vault);
+        this.#lacking = lacking;
       } catch (error) {
         if (signal.aborted || isAbort(error)) continue;
         if (this.#error === undefined) log.error({ error }, 'the status cannot be measured');
         this.#error = error;
       }
-      await clock.sleep(everyMs, signal).catch(() => {});
+      await clock.sleep(LEAST_MS, signal).catch(() => {});
+      await clock.sleep(everyMs, AbortSignal.any([signal, this.#woken.signal])).catch(() => {});
     }
   }
 

@@ -17,15 +17,14 @@ export interface VerifyJobsOptions {
   readonly role: RoleKeeper;
   readonly context: BackupContext;
   readonly keyRing: KeyRing;
-  /** Vaults in the order in which this site restores from them. */
-  readonly stores: readonly ObjectStore[];
+  /** Vaults in the order in which a recovery would use them now. */
+  stores(): readonly ObjectStore[];
   /** Restores the newest recovery point to a scratch place, checks it, and keeps the report in the vaults. */
   verify(
     resource: { readonly name: string; readonly kind: ResourceKind },
     store: ObjectStore,
     signal: AbortSignal,
   ): Promise<Verification>;
-  onVerified(verification: Verification): void;
 }
 
 /** The active site leaves verification to the other ones, unless nobody has done it for this many intervals. */
@@ -49,20 +48,20 @@ function verifyJob(options: VerifyJobsOptions, resource: string, kind: ResourceK
   const log = context.log.child({ resource });
   const seed = `verify ${resource}`;
   const lastDone = async (signal: AbortSignal) => {
-    const readable = await vaultsWithBackup(stores, resource, signal);
-    // Nothing to verify yet is nothing missed.
-    if (readable.length === 0) return context.clock.now();
+    const readable = await vaultsWithBackup(stores(), resource, signal);
+    if (readable.length === 0) return 'not-due';
     const { verifications } = await newestVerifications(readable, resource, 1, signal);
     const [newest] = verifications;
-    if (!newest) return undefined;
+    if (!newest) return 'never';
     const doneMs = Date.parse(newest.startedAt);
-    const intervalMs = worstIntervalMs(schedule);
-    const patient = role.state.role === 'active' && context.clock.now() - doneMs < PATIENCE * intervalMs;
-    return patient ? context.clock.now() : doneMs;
+    // The active site leaves it to the others, until they have let a slot go by.
+    const patient = role.state.role === 'active' && context.clock.now() - doneMs < PATIENCE * worstIntervalMs(schedule);
+    return patient ? 'not-due' : doneMs;
   };
   return {
     name: seed,
     lane: 'verify',
+    lease: `verify-${resource}`,
     cadence: schedule,
     // A backup that does not restore will not restore in a minute: what is tried again is a vault that was away.
     retries: 1,
@@ -70,12 +69,8 @@ function verifyJob(options: VerifyJobsOptions, resource: string, kind: ResourceK
     enabled: () => role.state.role !== 'unknown',
     lastDone,
     run: async (signal, reason) => {
-      // Another site may have done it since the slot began.
-      if (reason === 'scheduled' && role.state.role === 'active') {
-        const doneMs = await lastDone(signal);
-        if (doneMs !== undefined && context.clock.now() - doneMs < worstIntervalMs(schedule) / 2) {
-          return { leftTo: 'the sites that stand by' };
-        }
+      if (reason === 'scheduled' && role.state.role === 'active' && (await lastDone(signal)) === 'not-due') {
+        return { leftTo: 'the sites that stand by' };
       }
       return await verify(options, { ...context, log, signal }, resource, kind);
     },
@@ -88,15 +83,14 @@ async function verify(
   resource: string,
   kind: ResourceKind,
 ): Promise<object> {
-  const { stores, onVerified } = options;
+  const { stores } = options;
   const signal = context.signal ?? new AbortController().signal;
   const lease = await leaseSomewhere(context, `verify-${resource}`, `verification of ${resource}`);
   try {
-    const [store] = await vaultsWithBackup(stores, resource, signal);
+    const [store] = await vaultsWithBackup(stores(), resource, signal);
     if (!store) return { nothing: 'there is no backup yet' };
     const until = AbortSignal.any([signal, lease.signal]);
     const verification = await options.verify({ name: resource, kind }, store, until);
-    onVerified(verification);
     if (!verification.ok) {
       throw new DrError('check-failed', `the verification of ${resource} failed: ${verification.failure}`, {
         where: `backup ${verification.backupId} in vault ${verification.vault}`,

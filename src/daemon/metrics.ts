@@ -1,0 +1,286 @@
+import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client';
+import type { Status } from '../backup/status-model.ts';
+import type { WalArchiverStatus } from '../backup/wal-status.ts';
+import { parseLsn } from '../postgres/lsn.ts';
+import type { ObjectStore } from '../vault/store.ts';
+import type { JobState } from './job.ts';
+import type { RoleState } from './role.ts';
+import type { ServiceState } from './service.ts';
+import type { VaultState } from './vault-watch.ts';
+
+/** What the metrics are made of, as it is at the moment of a scrape. */
+export interface MetricsView {
+  readonly nowMs: number;
+  readonly role: RoleState;
+  readonly rtoMs: number;
+  readonly stores: readonly ObjectStore[];
+  readonly vaults: readonly VaultState[];
+  readonly status: Status | undefined;
+  readonly jobs: readonly JobState[];
+  readonly services: readonly ServiceState[];
+  readonly archivers: ReadonlyArray<{ readonly resource: string; readonly status: WalArchiverStatus | undefined }>;
+}
+
+type Sample = readonly [labels: Record<string, string>, value: number | undefined];
+
+/** The registry behind `/metrics`. Names, meaning and alerts are in docs/operations.md. `view` is undefined before the start. */
+export function createMetrics(version: string, view: () => MetricsView | undefined): Registry {
+  const registry = new Registry();
+  collectDefaultMetrics({ register: registry });
+  const samplesOf = (read: (view: MetricsView) => readonly Sample[]): Sample[] => {
+    const now = view();
+    return now ? read(now).filter(([, value]) => value !== undefined && !Number.isNaN(value)) : [];
+  };
+  const gauge = (name: string, help: string, labelNames: readonly string[], read: (view: MetricsView) => Sample[]) =>
+    new Gauge({
+      name,
+      help,
+      labelNames: [...labelNames],
+      registers: [registry],
+      collect() {
+        this.reset();
+        for (const [labels, value] of samplesOf(read)) this.set(labels, value ?? 0);
+      },
+    });
+  const counter = (name: string, help: string, labelNames: readonly string[], read: (view: MetricsView) => Sample[]) =>
+    new Counter({
+      name,
+      help,
+      labelNames: [...labelNames],
+      registers: [registry],
+      collect() {
+        this.reset();
+        for (const [labels, value] of samplesOf(read)) this.inc(labels, value ?? 0);
+      },
+    });
+
+  new Gauge({
+    name: 'dr_build_info',
+    help: 'Version of dr; always 1.',
+    labelNames: ['version'],
+    registers: [registry],
+  }).set({ version }, 1);
+  gauge('dr_role', '1 for the role of this site: active, standby or unknown.', ['role'], ({ role }) =>
+    ['active', 'standby', 'unknown'].map((name) => [{ role: name }, Number(role.role === name)]),
+  );
+  gauge('dr_active_generation', 'Number of the record that says which site is active.', ['site'], ({ role }) =>
+    role.active ? [[{ site: role.active.site }, role.active.generation]] : [],
+  );
+
+  ofResources(gauge);
+  ofWal(gauge, counter);
+  ofVaults(gauge, counter);
+
+  counter('dr_backup_failures_total', 'Backups that failed since the start.', ['resource'], ({ jobs }) =>
+    jobs.flatMap(({ name, failures }): Sample[] =>
+      name.startsWith('backup ') ? [[{ resource: name.slice('backup '.length) }, failures]] : [],
+    ),
+  );
+  gauge('dr_backup_duration_seconds', 'How long the last backup took.', ['resource'], ({ jobs }) =>
+    jobs.flatMap(({ name, lastDurationMs }): Sample[] =>
+      name.startsWith('backup ') ? [[{ resource: name.slice('backup '.length) }, seconds(lastDurationMs)]] : [],
+    ),
+  );
+  gauge(
+    'dr_retention_last_success_timestamp_seconds',
+    'When retention was last done in all vaults, by whichever site.',
+    [],
+    ({ jobs }) => jobs.flatMap((job): Sample[] => (job.name === 'retention' ? [[{}, seconds(job.lastSuccessMs)]] : [])),
+  );
+  counter('dr_job_runs_total', 'Runs of a job since the start.', ['job'], ({ jobs }) =>
+    jobs.map(({ name, runs }) => [{ job: name }, runs]),
+  );
+  counter('dr_job_failures_total', 'Runs of a job that failed since the start.', ['job'], ({ jobs }) =>
+    jobs.map(({ name, failures }) => [{ job: name }, failures]),
+  );
+  counter('dr_job_overlaps_total', 'Runs that lasted into the next slot of the job.', ['job'], ({ jobs }) =>
+    jobs.map(({ name, overlaps }) => [{ job: name }, overlaps]),
+  );
+  gauge('dr_job_next_run_timestamp_seconds', 'When the job runs next.', ['job'], ({ jobs }) =>
+    jobs.map(({ name, nextRunMs }) => [{ job: name }, seconds(nextRunMs)]),
+  );
+  gauge(
+    'dr_lease_held',
+    '1 while this process does work that only the holder of this lease may do.',
+    ['lease'],
+    (now) =>
+      now.jobs.flatMap(({ lease, working }): Sample[] => (lease === undefined ? [] : [[{ lease }, Number(working)]])),
+  );
+  gauge(
+    'dr_service_failures',
+    'Failures in a row of a part of the daemon that runs all the time.',
+    ['service'],
+    (now) => now.services.map(({ name, failures }) => [{ service: name }, failures]),
+  );
+  return registry;
+}
+
+type Define = (
+  name: string,
+  help: string,
+  labelNames: readonly string[],
+  read: (view: MetricsView) => Sample[],
+) => unknown;
+
+function ofResources(gauge: Define): void {
+  const each = (read: (resource: Status['resources'][number], view: MetricsView) => number | undefined) => {
+    return (view: MetricsView): Sample[] =>
+      (view.status?.resources ?? []).map((resource) => [{ resource: resource.name }, read(resource, view)]);
+  };
+  gauge(
+    'dr_recovery_point_age_seconds',
+    'What would be lost of the resource if the region of the active site died now; +Inf = it cannot be recovered.',
+    ['resource'],
+    each((resource, view) => ageSeconds(resource, view)),
+  );
+  gauge(
+    'dr_rpo_objective_seconds',
+    'Most that may be lost of the resource.',
+    ['resource'],
+    each(({ objectiveMs }) => seconds(objectiveMs)),
+  );
+  gauge('dr_rto_objective_seconds', 'Within which time everything is to be back.', [], ({ rtoMs }) => [
+    [{}, seconds(rtoMs)],
+  ]);
+  gauge(
+    'dr_backup_last_success_timestamp_seconds',
+    'When the newest backup was finished, by whichever process.',
+    ['resource'],
+    each(({ newest }) => seconds(newest?.finishedAtMs)),
+  );
+  gauge('dr_backup_bytes', 'Size of the newest backup.', ['resource', 'size'], ({ status }) =>
+    (status?.resources ?? []).flatMap(({ name, newest }): Sample[] => [
+      [{ resource: name, size: 'logical' }, newest?.logicalBytes],
+      [{ resource: name, size: 'stored' }, newest?.storedBytes],
+    ]),
+  );
+  gauge(
+    'dr_cross_region',
+    '1 if the newest recovery point lies in two regions.',
+    ['resource'],
+    each(({ crossRegion }) => Number(crossRegion)),
+  );
+  gauge(
+    'dr_verification_ok',
+    '1 if the last verification of the resource succeeded.',
+    ['resource'],
+    each(({ verified }) => verified && Number(verified.ok)),
+  );
+  gauge(
+    'dr_verification_last_success_timestamp_seconds',
+    'When the resource was last restored and checked with success, if that was its last verification.',
+    ['resource'],
+    each(({ verified }) => (verified?.ok ? Date.parse(verified.finishedAt) / 1000 : undefined)),
+  );
+  gauge(
+    'dr_restore_seconds',
+    'How long the restore of the last verification took until the data was there and consistent.',
+    ['resource'],
+    each(({ verified }) => seconds(verified?.restoreMs)),
+  );
+  gauge('dr_alerts', 'Alerts of dr status, by level.', ['level'], ({ status }) =>
+    (['broken', 'warning'] as const).map((level) => [
+      { level },
+      status?.alerts.filter((alert) => alert.level === level).length,
+    ]),
+  );
+  gauge('dr_status_measured_timestamp_seconds', 'When the status was last measured.', [], ({ status }) => [
+    [{}, seconds(status?.at)],
+  ]);
+}
+
+/** By the last measurement; where this process archives the WAL it knows better what has become durable since. */
+function ageSeconds(resource: Status['resources'][number], view: MetricsView): number {
+  const measured =
+    resource.recoveryPointMs === undefined ? Number.POSITIVE_INFINITY : view.nowMs - resource.recoveryPointMs;
+  const surviving = new Set(view.status?.vaults.flatMap(({ vault, survives }) => (survives ? [vault] : [])));
+  const archiver = view.archivers.find((each) => each.resource === resource.name)?.status;
+  const ages = (archiver?.vaults ?? []).flatMap(({ name, ageMs }) =>
+    surviving.has(name) && ageMs !== undefined ? [ageMs] : [],
+  );
+  // Without a base backup WAL alone brings nothing back.
+  const live = resource.recoveryPointMs === undefined ? Number.POSITIVE_INFINITY : Math.min(...ages);
+  return Math.max(0, Math.min(measured, live)) / 1000;
+}
+
+function ofWal(gauge: Define, counter: Define): void {
+  const each = (read: (status: WalArchiverStatus) => Array<readonly [Record<string, string>, number | undefined]>) => {
+    return (view: MetricsView): Sample[] =>
+      view.archivers.flatMap(({ resource, status }) =>
+        status ? read(status).map(([labels, value]): Sample => [{ resource, ...labels }, value]) : [],
+      );
+  };
+  gauge(
+    'dr_wal_streaming',
+    '1 while WAL is received from the server.',
+    ['resource'],
+    each(({ state }) => [[{}, Number(state === 'streaming')]]),
+  );
+  gauge(
+    'dr_wal_durable_lag_bytes',
+    'WAL of the server that is not durable in the vault.',
+    ['resource', 'vault'],
+    each(({ vaults }) => vaults.map(({ name, lagBytes }) => [{ vault: name }, lagBytes])),
+  );
+  gauge(
+    'dr_wal_age_seconds',
+    'What would be lost if the site died now and only this vault survived.',
+    ['resource', 'vault'],
+    each(({ vaults }) => vaults.map(({ name, ageMs }) => [{ vault: name }, seconds(ageMs)])),
+  );
+  gauge(
+    'dr_wal_acknowledged_lsn',
+    'Up to where WAL is acknowledged to the server, as a number of bytes.',
+    ['resource'],
+    each(({ durableLsn }) => [[{}, durableLsn === undefined ? undefined : Number(parseLsn(durableLsn))]]),
+  );
+  gauge(
+    'dr_wal_slot_status',
+    '1 for what the server says of the replication slot: reserved, extended, unreserved or lost.',
+    ['resource', 'slot', 'status'],
+    each(({ slot }) => (slot.walStatus === undefined ? [] : [[{ slot: slot.name, status: slot.walStatus }, 1]])),
+  );
+  gauge(
+    'dr_wal_slot_retained_bytes',
+    'WAL that the server keeps for the replication slot.',
+    ['resource', 'slot'],
+    each(({ slot }) => [[{ slot: slot.name }, slot.retainedBytes]]),
+  );
+  counter(
+    'dr_wal_gaps_total',
+    'Gaps in the archive since the start: WAL that the server had removed before it was archived.',
+    ['resource'],
+    each(({ gaps }) => [[{}, gaps.length]]),
+  );
+}
+
+function ofVaults(gauge: Define, counter: Define): void {
+  gauge('dr_vault_up', '1 while the vault answers and is the right one.', ['vault'], ({ vaults }) =>
+    vaults.map(({ vault, up }) => [{ vault }, up === undefined ? undefined : Number(up)]),
+  );
+  gauge('dr_vault_missing_backups', 'Backups within retention that other vaults have.', ['vault'], ({ status }) =>
+    (status?.vaults ?? []).map(({ vault, lacks }) => [{ vault }, lacks]),
+  );
+  counter('dr_vault_requests_total', 'Requests to the vault, repeated ones included.', ['vault', 'kind'], (view) =>
+    view.stores.flatMap(({ name, stats }) =>
+      Object.entries(stats.requests).map(([kind, number]): Sample => [{ vault: name, kind }, number]),
+    ),
+  );
+  counter('dr_vault_retries_total', 'Requests to the vault that were sent again.', ['vault'], (view) =>
+    view.stores.map(({ name, stats }) => [{ vault: name }, stats.retries]),
+  );
+  counter(
+    'dr_vault_bytes_total',
+    'Bytes of content sent to (out) and read from (in) the vault.',
+    ['vault', 'direction'],
+    (view) =>
+      view.stores.flatMap(({ name, stats }): Sample[] => [
+        [{ vault: name, direction: 'out' }, stats.bytesOut],
+        [{ vault: name, direction: 'in' }, stats.bytesIn],
+      ]),
+  );
+}
+
+function seconds(ms: number | undefined): number | undefined {
+  return ms === undefined ? undefined : ms / 1000;
+}
