@@ -16,6 +16,14 @@ export interface TrafficChange {
   readonly submittedAtMs: number;
 }
 
+export interface TrafficFinding {
+  readonly ok: boolean;
+  readonly what: string;
+  readonly next?: string;
+  /** Of one that is not ok: `warning` when a redirect works all the same, only later or seen less well. Default: `error`. */
+  readonly severity?: 'error' | 'warning';
+}
+
 /**
  * Redirects one name. Errors are `DrError`: `unreachable`, `denied`, `not-found` (no such zone), `conflict` (the state is no
  * longer the one that `replaces` names: somebody else wrote), `refused` (an empty value).
@@ -36,6 +44,6 @@ export interface TrafficDriver {
   /** What each authoritative server answers now, by server; a server that does not answer is reported with its error. */
   answers(signal?: AbortSignal): Promise<ReadonlyArray<{ server: string; values: readonly string[]; error?: string }>>;
   /** Asks for what the driver will need (permission, zone, record, TTL) without changing anything; lists what is wrong. */
-  doctor(signal?: AbortSignal): Promise<ReadonlyArray<{ ok: boolean; what: string; next?: string }>>;
+  doctor(signal?: AbortSignal): Promise<readonly TrafficFinding[]>;
   close(): void;
 }

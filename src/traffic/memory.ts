@@ -1,6 +1,6 @@
 import { type Clock, systemClock } from '../base/clock.ts';
 import { DrError } from '../base/errors.ts';
-import type { TrafficChange, TrafficDriver, TrafficState } from './contract.ts';
+import type { TrafficChange, TrafficDriver, TrafficFinding, TrafficState } from './contract.ts';
 import {
   checkedValues,
   conflict,
@@ -139,7 +139,7 @@ export class MemoryTraffic implements TrafficDriver {
     return [{ server: 'memory', values: this.zone.answered }];
   }
 
-  async doctor(signal?: AbortSignal): Promise<ReadonlyArray<{ ok: boolean; what: string; next?: string }>> {
+  async doctor(signal?: AbortSignal): Promise<readonly TrafficFinding[]> {
     const { values, ttlSeconds, name } = await this.current(signal);
     if (values.length === 0) return [{ ok: false, what: `there is no record ${name}`, next: 'Create it.' }];
     const short = ttlSeconds <= 60;

@@ -1,12 +1,11 @@
 import type { Change } from '@aws-sdk/client-route-53';
 import { DrError, isAbort, messageOf } from '../base/errors.ts';
 import type { TrafficConfig } from '../config/types.ts';
-import type { TrafficDriver, TrafficState } from './contract.ts';
+import type { TrafficDriver, TrafficFinding, TrafficState } from './contract.ts';
 import { isInZone, plainName, sameValues, showValues } from './record.ts';
 import type { Route53Api } from './route53-api.ts';
 import { isInvalidBatch } from './route53-errors.ts';
 
-type Finding = { ok: boolean; what: string; next?: string };
 type Route53Config = TrafficConfig['route53'];
 
 /** The longest TTL with which a redirect still reaches clients in time, seconds: resolvers keep the old answer that long. */
@@ -21,8 +20,8 @@ export async function route53Doctor(
   config: Route53Config,
   driver: Pick<TrafficDriver, 'current' | 'answers'>,
   signal: AbortSignal | undefined,
-): Promise<Finding[]> {
-  const findings: Finding[] = [];
+): Promise<TrafficFinding[]> {
+  const findings: TrafficFinding[] = [];
   const record = `${plainName(config.record)} ${config.type}`;
   try {
     const zone = await api.zoneFacts(signal);
@@ -62,7 +61,7 @@ async function zoneHint(api: Route53Api, config: Route53Config, signal: AbortSig
   return 'Set route53.zone of this traffic entry to the zone that holds the record (aws route53 list-hosted-zones shows the ids).';
 }
 
-function recordFindings(config: Route53Config, record: string, state: TrafficState): Finding[] {
+function recordFindings(config: Route53Config, record: string, state: TrafficState): TrafficFinding[] {
   if (state.values.length === 0) {
     return [
       {
@@ -72,7 +71,7 @@ function recordFindings(config: Route53Config, record: string, state: TrafficSta
       },
     ];
   }
-  const findings: Finding[] = [{ ok: true, what: `${record} points to ${showValues(state.values)}` }];
+  const findings: TrafficFinding[] = [{ ok: true, what: `${record} points to ${showValues(state.values)}` }];
   const short = state.ttlSeconds <= ttlLimitSeconds;
   findings.push({
     ok: short,
@@ -80,12 +79,14 @@ function recordFindings(config: Route53Config, record: string, state: TrafficSta
     ...(short
       ? {}
       : {
+          severity: 'warning' as const,
           next: `Lower it to ${ttlLimitSeconds} s or less now: resolvers keep the old address that long after a redirect.`,
         }),
   });
   if (config.ttlSeconds > ttlLimitSeconds) {
     findings.push({
       ok: false,
+      severity: 'warning',
       what: `a redirect would publish a TTL of ${config.ttlSeconds} s`,
       next: `Set route53.ttl of this traffic entry to ${ttlLimitSeconds} or less.`,
     });
@@ -103,7 +104,7 @@ async function changePermission(
   config: Route53Config,
   state: TrafficState,
   signal: AbortSignal | undefined,
-): Promise<Finding> {
+): Promise<TrafficFinding> {
   const absent = state.values.length === 0;
   const placeholder = { A: '192.0.2.1', AAAA: '2001:db8::1', CNAME: 'dr-permission-probe.invalid' }[config.type];
   const change: Change = {
@@ -129,8 +130,8 @@ async function changePermission(
 }
 
 /** GetChange for an id that cannot exist: "no such change" shows that the question is allowed. */
-async function readChangePermission(api: Route53Api, signal: AbortSignal | undefined): Promise<Finding> {
-  const allowed: Finding = { ok: true, what: 'these credentials may follow a change until it is in sync' };
+async function readChangePermission(api: Route53Api, signal: AbortSignal | undefined): Promise<TrafficFinding> {
+  const allowed: TrafficFinding = { ok: true, what: 'these credentials may follow a change until it is in sync' };
   try {
     await api.changeStatus('CDRDOCTORPROBE', signal);
     return allowed;
@@ -139,7 +140,7 @@ async function readChangePermission(api: Route53Api, signal: AbortSignal | undef
   }
 }
 
-function permissionFinding(error: unknown): Finding {
+function permissionFinding(error: unknown): TrafficFinding {
   if (isAbort(error) || !(error instanceof DrError)) throw error;
   return { ok: false, what: error.message, ...(error.next === undefined ? {} : { next: error.next }) };
 }
@@ -149,12 +150,13 @@ async function answerFindings(
   state: TrafficState,
   driver: Pick<TrafficDriver, 'answers'>,
   signal: AbortSignal | undefined,
-): Promise<Finding[]> {
+): Promise<TrafficFinding[]> {
   const answers = await driver.answers(signal);
   if (answers.length === 0) {
     return [
       {
         ok: false,
+        severity: 'warning',
         what: 'the zone is private, so no authoritative name server can be asked what clients get',
         next: 'List the resolvers of the private network under route53.nameservers.',
       },

@@ -3,7 +3,7 @@ import { DrError, messageOf } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import { formatDuration } from '../base/units.ts';
 import type { TrafficConfig } from '../config/types.ts';
-import type { TrafficChange, TrafficDriver, TrafficState } from './contract.ts';
+import type { TrafficChange, TrafficDriver, TrafficFinding, TrafficState } from './contract.ts';
 import { askServer } from './dns-query.ts';
 import { checkedValues, conflict, generationOf, plainName, plainValues, sameValues, showValues } from './record.ts';
 import { Route53Api, type Route53ApiOptions } from './route53-api.ts';
@@ -142,7 +142,7 @@ export class Route53Traffic implements TrafficDriver {
     return Promise.all(answers);
   }
 
-  doctor(signal?: AbortSignal): Promise<ReadonlyArray<{ ok: boolean; what: string; next?: string }>> {
+  doctor(signal?: AbortSignal): Promise<readonly TrafficFinding[]> {
     return route53Doctor(this.#api, this.#config, this, signal);
   }
 

@@ -129,7 +129,7 @@ async function writeMarker(
  * Shows on fresh keys that a second create is told `exists` and changes nothing, one after the other and at once.
  * Returns whether the store let the probes be deleted: one that does not (Object Lock, a policy) can hold a vault all the same.
  */
-async function probeCreateOnly(store: ObjectStore, options: CallOptions): Promise<boolean> {
+export async function probeCreateOnly(store: ObjectStore, options: CallOptions): Promise<boolean> {
   const id = `${probes}${randomBytes(12).toString('hex')}`;
   const [first, second] = [Buffer.from('first'), Buffer.from('second, longer')];
   const refuse = (property: string) =>

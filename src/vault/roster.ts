@@ -17,7 +17,7 @@ const rosterSchema = z.object({
 });
 
 /** What the vaults know of each other: that the place behind a name was enrolled once, and which one it was. */
-type RosterEntry = z.infer<typeof rosterSchema>;
+export type RosterEntry = z.infer<typeof rosterSchema>;
 
 export interface OpenedVault {
   readonly store: ObjectStore;
@@ -126,7 +126,7 @@ function requireDistinct(opened: readonly OpenedVault[]): void {
   }
 }
 
-async function readRoster(
+export async function readRoster(
   present: readonly ObjectStore[],
   all: readonly ObjectStore[],
   options: CallOptions,
