@@ -103,7 +103,7 @@ async function linkedDirectories(dataDirectory: string): Promise<string[]> {
   return found;
 }
 
-async function checkReachable(directory: string, user: ServerUser): Promise<void> {
+export async function checkReachable(directory: string, user: ServerUser): Promise<void> {
   const absolute = resolve(directory);
   for (let path = dirname(absolute); path !== parse(path).root; path = dirname(path)) {
     const { mode, uid, gid } = await stat(path);
