@@ -1,6 +1,7 @@
 import { jsonSchema } from '../src/config/schema.ts';
 import { commandReference } from './command-reference.ts';
 import { configurationReference } from './configuration-reference.ts';
+import { runbookReference } from './runbook-reference.ts';
 
 /** Every generated file of the repository with its content, by path from the top of the repository. */
 export function generatedFiles(): Map<string, string> {
@@ -9,5 +10,6 @@ export function generatedFiles(): Map<string, string> {
     ['config/dr.schema.json', `${JSON.stringify(schema, undefined, 2)}\n`],
     ['docs/configuration.md', configurationReference(schema)],
     ['docs/commands.md', commandReference()],
+    ['docs/runbooks.md', runbookReference()],
   ]);
 }

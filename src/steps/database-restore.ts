@@ -5,8 +5,7 @@ import { databasePlace, memberOf, pointOf } from './places.ts';
 import { type DatabaseState, recoveredDatabaseSchema, recoveryTargetSchema, resourcePointSchema } from './ports.ts';
 
 export const restoredDatabaseOutputs = recoveredDatabaseSchema.extend({
-  /** Somebody asked for an earlier moment than the latest. */
-  targeted: z.boolean(),
+  targeted: z.boolean().describe('Somebody asked for another moment than the latest.'),
 });
 
 export const databaseRestore = defineStep({

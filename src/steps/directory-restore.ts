@@ -5,8 +5,8 @@ import { directoryPlace, memberOf, pointOf } from './places.ts';
 import { resourcePointSchema } from './ports.ts';
 
 export const restoredDirectoryOutputs = z.object({
-  path: z.string(),
-  bytes: z.number(),
+  path: z.string().describe('Where it lies now.'),
+  bytes: z.number().describe('Bytes of content.'),
   entries: z.number().describe('Files, folders and links.'),
   recoveredToMs: z.number().describe('The moment that came back, milliseconds since 1970.'),
 });

@@ -65,16 +65,17 @@ export interface DatabasePlace {
 }
 
 export const recoveredDatabaseSchema = z.object({
-  /** How it is reached, without password. */
-  where: z.string(),
-  /** Last LSN that was replayed. */
-  replayedTo: z.string(),
-  timeline: z.number(),
-  /** The newest commit that came back, milliseconds since 1970; missing when none was seen in the WAL. */
-  lastCommitAtMs: z.number().optional(),
-  /** Every commit up to this moment came back (an idle database is current although its last commit is old). */
-  recoveredToMs: z.number(),
-  bytes: z.number(),
+  where: z.string().describe('How it is reached, without password.'),
+  replayedTo: z.string().describe('Last LSN that was replayed.'),
+  timeline: z.number().describe('The timeline that it was recovered along.'),
+  lastCommitAtMs: z
+    .number()
+    .optional()
+    .describe('The newest commit that came back, milliseconds since 1970; missing when the WAL held none.'),
+  recoveredToMs: z
+    .number()
+    .describe('Every commit up to this moment came back; an idle database is current although its last commit is old.'),
+  bytes: z.number().describe('Base backup and WAL that were fetched.'),
 });
 export type RecoveredDatabase = z.infer<typeof recoveredDatabaseSchema>;
 
