@@ -62,7 +62,8 @@ export async function createCluster({ programs, dataDirectory, passwords }: Site
   const settings = [
     ...['wal_level = replica', 'max_wal_senders = 10', 'max_replication_slots = 10', 'shared_buffers = 64MB'],
     'max_wal_size = 2GB',
-    // The disaster kills processes and removes the disk; only a crash of the machine would tell the difference.
+    'max_slot_wal_keep_size = 10GB',
+    // Only while the tables are filled.
     'fsync = off',
     // Nothing outside the folder of the demo: no sockets in /tmp, no segments in /dev/shm.
     ...["unix_socket_directories = ''", 'dynamic_shared_memory_type = mmap'],
@@ -145,6 +146,8 @@ export async function fillDatabase(database: SiteDatabase, onProgress: (text: st
     clearInterval(watch);
   }
   await query(shop, 'alter table invoices add primary key (id)');
+  await query(admin, 'alter system set fsync = on');
+  await query(admin, 'select pg_reload_conf()');
   return await databaseBytes(shop);
 }
 

@@ -19,7 +19,7 @@ export function startDaemon(root: string, env: NodeJS.ProcessEnv): Running {
   return startIn(root, 'daemon-east', process.execPath, args, { env });
 }
 
-/** Runs a command of dr to its end. `show`: the person who watches sees it as if they had typed it. */
+/** Runs a command of dr to its end. `show`: the person who watches sees it live, as if they had typed it. */
 export async function runDr(
   root: string,
   env: NodeJS.ProcessEnv,
@@ -29,13 +29,15 @@ export async function runDr(
   const child = spawn(process.execPath, [main, '--config', String(env['DR_CONFIG']), ...args], {
     cwd: clone,
     env,
-    stdio: ['ignore', show === 'show' ? 'inherit' : 'pipe', show === 'show' ? 'inherit' : 'pipe'],
+    // Progress goes to standard error, straight to the terminal if there is one; the result is wanted here too.
+    stdio: ['ignore', 'pipe', show === 'show' ? 'inherit' : 'pipe'],
   });
   if (child.pid !== undefined) noteProcess(root, child.pid);
   let stdout = '';
   let stderr = '';
   child.stdout?.setEncoding('utf8').on('data', (text: string) => {
     stdout += text;
+    if (show === 'show') process.stdout.write(text);
   });
   child.stderr?.setEncoding('utf8').on('data', (text: string) => {
     stderr += text;

@@ -2,6 +2,7 @@ import { createHash, randomFillSync } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { mkdir, readdir, writeFile } from 'node:fs/promises';
 import { join, relative } from 'node:path';
+import { formatBytes } from '../src/base/units.ts';
 
 /** What lies in a folder: a digest for each file, and their sum in bytes. */
 export interface Tree {
@@ -56,7 +57,7 @@ export function differences(wanted: Tree, found: Tree): string[] {
   return [...paths].filter((path) => wanted.digests.get(path) !== found.digests.get(path)).sort();
 }
 
-/** `303 files, 38 MB`. */
+/** `303 files, 36.3 MiB`. */
 export function sizeText({ digests, bytes }: Tree): string {
-  return `${digests.size} files, ${Math.round(bytes / 1e6)} MB`;
+  return `${digests.size} files, ${formatBytes(bytes)}`;
 }

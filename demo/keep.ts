@@ -9,7 +9,7 @@ import type { World } from './world.ts';
 /** Writes the environment of site west into a file, and says what can be tried. */
 export function invite(world: World, place: Place, narrator: Narrator): void {
   const { network, database, nameserver, drEnv, root } = world;
-  const names = ['DR_CONFIG', 'DR_SITE', 'DR_IDENTITY_FILE', 'ORDERS_DATABASE_URL', 'DEMO_S3_SECRET'];
+  const names = ['DR_CONFIG', 'DR_SITE', 'DR_IDENTITY_FILE', 'ORDERS_DATABASE_URL', 'DEMO_S3_SECRET', 'DR_LOG_LEVEL'];
   const lines = names.map((name) => `export ${name}='${drEnv.west[name] ?? ''}'`);
   const shopUrl = urlOf({ ...database, port: network.databasePorts.west }, 'shop');
   writeFileSync(join(root, 'env.sh'), `${[...lines, `export SHOP_DATABASE_URL='${shopUrl}'`].join('\n')}\n`, {
@@ -22,6 +22,8 @@ export function invite(world: World, place: Place, narrator: Narrator): void {
     ['npm run --silent dr -- status', 'how safe is it now? (vault east is gone: not cross-region, exit code 4)'],
     ['npm run --silent dr -- backups', 'what the vaults can bring back'],
     ['npm run --silent dr -- runs', 'the journals; add an id for the report of one'],
+    ['npm run --silent dr -- verify', 'proof that vault west alone brings everything back'],
+    ['npm run --silent dr -- doctor', 'what is wrong, and how to mend it'],
     ['npm run --silent dr -- restore uploads --to /tmp/dr-uploads', 'a restore by hand, from vault west alone'],
     [`curl ${shop}/orders/latest`, 'the shop at west'],
     [`dig @${host} -p ${port} ${shopName}`, 'what the DNS answers'],

@@ -88,7 +88,7 @@ traffic:
       credentials: { accessKeyId: demo, secretAccessKey: "\${DEMO_S3_SECRET}" }
     endpoints: { east: ${network.east.published}, west: ${network.west.published} }
 verification:
-  schedule: never # two minutes are too short for a verification each day; "dr verify" does one
+  schedule: daily # by a site that has the identity: "dr verify" at west does one at once
   checks: { orders: ["select count(*) > 0 from orders", "select count(*) = 20000 from customers"] }
 validation:
   http:

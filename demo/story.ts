@@ -6,7 +6,7 @@ import { formatDuration } from '../src/base/units.ts';
 import type { RunReport } from '../src/runbook/run-report.ts';
 import { fingerprint, query, urlOf } from './database.ts';
 import { destroyEast } from './disaster.ts';
-import { askDr, runDr, startDaemon } from './dr.ts';
+import { askDr, type Ran, runDr, startDaemon } from './dr.ts';
 import { readTree, writeShopSettings } from './files.ts';
 import type { Narrator } from './narrator.ts';
 import type { Place } from './places.ts';
@@ -57,7 +57,7 @@ export async function play(options: StoryOptions): Promise<{ report: DemoReport;
   narrator.chapter('4  dr failover --to west --yes');
   const args = ['failover', '--to', 'west', '--yes', '--reason', 'site east does not answer'];
   const ran = await runDr(world.root, world.drEnv.west, showDr ? args : [...args, '--json'], showDr ? 'show' : 'hide');
-  const run = await readRun(world, ran.stdout, showDr, `${ran.stdout}${ran.stderr}`);
+  const run = await readRun(world, ran, showDr);
 
   narrator.chapter('5  What the customers see');
   await narrator.step(
@@ -104,9 +104,7 @@ async function protect(world: World, narrator: Narrator): Promise<Before> {
       return status.resources.find(({ name }) => name === 'uploads')?.newest;
     },
     (newest) =>
-      newest === undefined
-        ? 'no backup is listed'
-        : `${Math.round(newest.logicalBytes / 1e6)} MB protected, only ${Math.round(newest.storedBytes / 1e3)} kB of it new`,
+      newest === undefined ? 'no backup is listed' : `${Math.round(newest.logicalBytes / 1e6)} MB in both vaults`,
   );
 
   const confirmedBefore = customers.accepted.length;
@@ -126,18 +124,16 @@ async function protect(world: World, narrator: Narrator): Promise<Before> {
   return before;
 }
 
-/** The report of the failover: shown runs leave it in the vault, where `dr runs` finds it. */
-async function readRun(world: World, stdout: string, shown: boolean, output: string): Promise<RunReport> {
-  const { root, drEnv } = world;
-  if (!shown) {
-    const document: { result?: RunReport } = JSON.parse(stdout);
-    if (document.result === undefined) throw new Error(`dr failover has no result:\n${output}`);
-    return document.result;
+/** The report of the failover: with --json its result, otherwise asked for by the id that it has shown. */
+async function readRun(world: World, { stdout, stderr }: Ran, shown: boolean): Promise<RunReport> {
+  if (shown) {
+    const id = /^Run: +(\S+)$/m.exec(stdout)?.[1];
+    if (id === undefined) throw new Error('dr failover did not begin a run');
+    return await askDr<RunReport>(world.root, world.drEnv.west, ['runs', id]);
   }
-  const { runs } = await askDr<{ runs: Array<{ runId: string; mode?: string }> }>(root, drEnv.west, ['runs']);
-  const newest = runs.find(({ mode }) => mode === 'failover');
-  if (newest === undefined) throw new Error('the vault of west has no journal of a failover: dr did not begin');
-  return await askDr<RunReport>(root, drEnv.west, ['runs', newest.runId]);
+  const document: { result?: RunReport } = JSON.parse(stdout || '{}');
+  if (document.result === undefined) throw new Error(`dr failover has no result:\n${stdout}${stderr}`);
+  return document.result;
 }
 
 /** When a customer placed the first order at west, milliseconds since 1970. */

@@ -40,7 +40,7 @@ interface Evidence {
 export async function judge(evidence: Evidence): Promise<Omit<DemoReport, 'totalMs'>> {
   const { world, before, ruin, exitCode, run } = evidence;
   const { customers, folders } = world;
-  const orders = await countOrders(world, ruin);
+  const { orders, noHole } = await countOrders(world, ruin);
   const firstAtWest = customers.accepted.find(({ site }) => site === 'west');
   const database = run.resources.find(({ name }) => name === 'orders');
   const rpoObjectiveMs = database?.objectiveMs ?? 0;
@@ -70,6 +70,7 @@ export async function judge(evidence: Evidence): Promise<Omit<DemoReport, 'total
       `exit code ${exitCode}, run ${run.runId} ${run.outcome ?? 'unfinished'}`,
     ),
     await nameLeadsWest(world),
+    noHole,
     await lastOrderIsRead(world),
     await historyIsTheSame(world, before),
     sameTree('All uploads are back, byte for byte', before.uploads, await readTree(folders.west.uploads)),
@@ -100,8 +101,14 @@ export async function judge(evidence: Evidence): Promise<Omit<DemoReport, 'total
   };
 }
 
+/**
+ * Orders that are confirmed side by side may be committed in another order than placed, but never so far apart. Whatever is
+ * missing beyond that would be a hole.
+ */
+const sideBySideMs = 1000;
+
 /** Compares every order that was confirmed at east with what west has. */
-async function countOrders({ customers }: World, ruin: Ruin): Promise<DemoReport['orders']> {
+async function countOrders({ customers }: World, ruin: Ruin): Promise<{ orders: DemoReport['orders']; noHole: Fact }> {
   const confirmed = customers.accepted.filter(({ site }) => site === 'east');
   const { known } = await customers.askJson<{ known: string[] }>(
     'POST',
@@ -111,11 +118,20 @@ async function countOrders({ customers }: World, ruin: Ruin): Promise<DemoReport
   const there = new Set(known);
   const lost = confirmed.filter(({ reference }) => !there.has(reference));
   const [oldest] = lost;
+  const newest = confirmed.findLast(({ reference }) => there.has(reference));
+  const apartMs = oldest === undefined || newest === undefined ? 0 : newest.placedAtMs - oldest.placedAtMs;
   return {
-    confirmed: confirmed.length,
-    lost: lost.length,
-    lostMs: oldest === undefined ? 0 : Math.max(0, ruin.atMs - oldest.placedAtMs),
-    confirmedAtWest: customers.accepted.filter(({ site }) => site === 'west').length,
+    orders: {
+      confirmed: confirmed.length,
+      lost: lost.length,
+      lostMs: oldest === undefined ? 0 : Math.max(0, ruin.atMs - oldest.placedAtMs),
+      confirmedAtWest: customers.accepted.filter(({ site }) => site === 'west').length,
+    },
+    noHole: fact(
+      'No hole: everything before the newest recovered order is there',
+      newest !== undefined && apartMs <= sideBySideMs,
+      newest === undefined ? 'no order came back' : `up to order ${newest.id} of ${confirmed.at(-1)?.id}`,
+    ),
   };
 }
 

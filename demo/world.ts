@@ -130,7 +130,8 @@ export async function buildWorld(place: Place, narrator: Narrator, env: NodeJS.P
     customers,
     drEnv: {
       east: { ...drEnv, DR_SITE: 'east' },
-      west: { ...drEnv, DR_SITE: 'west', DR_IDENTITY_FILE: folders.west.identity },
+      // Its own report names what it went on without; the log would say it again.
+      west: { ...drEnv, DR_SITE: 'west', DR_IDENTITY_FILE: folders.west.identity, DR_LOG_LEVEL: 'error' },
     },
   };
 }
