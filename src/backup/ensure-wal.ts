@@ -16,7 +16,7 @@ const LAGGING_VAULT_MS = 60_000;
 /** How long the server may take to start streaming. */
 const STREAMING_MS = 60_000;
 /** How long the first vault may take: longer than any archiver that works. */
-const FIRST_VAULT_MS = 10 * 60_000;
+const FIRST_VAULT_MS = 5 * 60_000;
 
 /**
  * Waits until the WAL of a base backup is in the vaults, put there by the archiver that runs for this database (in this process or
@@ -38,6 +38,13 @@ export function waitForArchive(context: BackupContext, database: { readonly name
       if (firstMs !== undefined && nowMs - firstMs >= LAGGING_VAULT_MS) return lacking;
       if (firstMs === undefined && nowMs - startedMs >= FIRST_VAULT_MS)
         throw notArchived(database.name, needed, lacking);
+      context.onProgress?.({
+        task: `backup ${database.name}`,
+        done: Math.round((nowMs - startedMs) / 1000),
+        total: 0,
+        unit: 'seconds',
+        detail: `waiting until its WAL is archived in ${lacking.map(({ subject }) => subject).join(', ')}`,
+      });
       await context.clock.sleep(LOOK_EVERY_MS, context.signal);
     }
   };

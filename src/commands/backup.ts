@@ -1,10 +1,10 @@
 import { backupResource } from '../backup/backup-resource.ts';
 import type { BackupContext, TakenBackup } from '../backup/context.ts';
 import { waitForArchive, withPassingArchiver } from '../backup/ensure-wal.ts';
-import { readWalHeartbeat } from '../backup/wal-heartbeat.ts';
 import { DrError, type ErrorKind, isAbort } from '../base/errors.ts';
 import { formatBytes, formatDuration } from '../base/units.ts';
 import type { SitePlaces } from '../config/sites.ts';
+import { inspectServer } from '../postgres/inspect.ts';
 import { reportError } from '../report/error.ts';
 import { type Column, renderTable } from '../report/table.ts';
 import { list } from '../report/values.ts';
@@ -57,7 +57,8 @@ async function backupOne(world: World, places: SitePlaces, resource: ConfiguredR
   const place = places.databases[resource.name];
   if (!place) throw missing;
   const database = { name: resource.name, url: place.url };
-  if (place.database.wal.enabled && (await isArchiving(context, resource.name))) {
+  const { wal } = place.database;
+  if (wal.enabled && (await isArchiving(context, place.url, wal.slot))) {
     const ensureWal = waitForArchive(context, database);
     return await backupResource(context, { type: 'database', ...database, ensureWal });
   }
@@ -68,14 +69,11 @@ async function backupOne(world: World, places: SitePlaces, resource: ConfiguredR
   );
 }
 
-/** Whether a daemon receives the WAL of this database now: its last sign of life is fresh in some vault. */
-async function isArchiving(context: BackupContext, resource: string): Promise<boolean> {
-  const beats = await Promise.all(
-    context.stores.map(async (store) => await readWalHeartbeat(store, resource, context.signal).catch(() => undefined)),
-  );
-  return beats.some(
-    (beat) => beat !== undefined && context.clock.now() - Date.parse(beat.writtenAt) < 3 * beat.everyMs + 5000,
-  );
+/** Whether a daemon receives the WAL of this database now: the server itself says that its slot is in use. */
+async function isArchiving(context: BackupContext, url: string, slot: string): Promise<boolean> {
+  const { signal, log } = context;
+  const { slot: found } = await inspectServer(url, { slot, log, signal });
+  return found?.active === true;
 }
 
 function result(outcomes: readonly Outcome[]): CommandResult {
