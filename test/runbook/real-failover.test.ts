@@ -92,6 +92,11 @@ describe('dr failover with real parts', () => {
 
   it('drills beside living production and removes every trace of it', async () => {
     const calls = dns.calls.length;
+    // The first one is killed with its server running: the second one goes on with it, and cleans up after both.
+    const killed = dr('failover', '--drill');
+    await killed.waitFor(/sql\[orders\]: /);
+    await killed.kill9();
+    expect(await readdir(join(root, 'scratch'))).toHaveLength(1);
     const { code, stdout, stderr } = await finished('failover', '--drill', '--json');
     expect(code, stdout + stderr).toBe(0);
     const { result } = JSON.parse(stdout);
