@@ -8,6 +8,7 @@ import { databaseFence } from './database-fence.ts';
 import { databasePromote } from './database-promote.ts';
 import { databaseRestore } from './database-restore.ts';
 import { configurationRestore, dataRestore } from './directory-restore.ts';
+import { holdSet } from './hold-set.ts';
 import { monitorHealth } from './monitor-health.ts';
 import { recordActive } from './record-active.ts';
 import { siteActivate } from './site-activate.ts';
@@ -19,6 +20,7 @@ export const stepRegistry: ReadonlyMap<string, StepKind> = new Map(
     assessVaults,
     assessWitnesses,
     assessResources,
+    holdSet,
     siteActivate,
     databaseRestore,
     dataRestore,
