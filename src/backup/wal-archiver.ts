@@ -5,13 +5,12 @@ import { backoffMs } from '../base/retry.ts';
 import { connectReplication, type ReplicationConnection, type ServerIdentity } from '../postgres/connection.ts';
 import { formatLsn, type Lsn } from '../postgres/lsn.ts';
 import { isWalGone } from '../postgres/server-errors.ts';
-import { createDataKey, type KeyPolicy } from '../vault/keys.ts';
-import type { SealPool } from '../vault/seal-pool.ts';
-import type { ObjectStore } from '../vault/store.ts';
+import { createDataKey } from '../vault/keys.ts';
 import { blockBytesOf } from './wal-block.ts';
 import { writeHeartbeats } from './wal-heartbeat.ts';
-import { ensureSlot, followFork, requireSystem } from './wal-lineage.ts';
-import type { WalPosition } from './wal-listing.ts';
+import { ensureSlot, followFork, gapError, requireSystem } from './wal-lineage.ts';
+import { minLsn } from './wal-names.ts';
+import type { WalArchiverOptions } from './wal-options.ts';
 import { WalRepair } from './wal-repair.ts';
 import { WalSealer } from './wal-sealer.ts';
 import type { WalGap, WalSession } from './wal-session.ts';
@@ -19,39 +18,7 @@ import { type SlotHealth, watchSlot } from './wal-slot.ts';
 import { openWalSession, type SlotState } from './wal-start.ts';
 import { statusOf, type WalArchiverStatus } from './wal-status.ts';
 
-export interface WalArchiverOptions {
-  /** The database's name in the configuration. */
-  readonly resource: string;
-  readonly url: string;
-  readonly slot: string;
-  readonly flushEveryMs: number;
-  /** When WAL is acknowledged to the server: durable in all vaults, or in any one. */
-  readonly durable: 'all' | 'any';
-  readonly stores: readonly ObjectStore[];
-  readonly keyPolicy: KeyPolicy;
-  readonly pool: SealPool;
-  readonly compressionLevel: number;
-  readonly site: string;
-  readonly log: Log;
-  readonly clock?: Clock;
-  /** Bytes of WAL kept for vaults that lag behind; default 64 MiB, at least three blocks (48 MiB at 16 MiB). */
-  readonly memoryBytes?: number;
-  /** Bounds of the pause between tries, for vaults and server; default 0.5 s and 30 s. */
-  readonly retryBaseMs?: number;
-  readonly retryMaxMs?: number;
-  /** How often missing WAL is looked for in other vaults; default 5 s. */
-  readonly repairEveryMs?: number;
-  /** How often the slot is looked at; default 15 s. */
-  readonly slotEveryMs?: number;
-  /** How long the only vault that answers waits for another to fill its hole before WAL is asked for again; default 60 s. */
-  readonly rewindAfterMs?: number;
-  /** Where the oldest kept backup needs WAL from, so that older WAL is not copied between vaults. */
-  readonly oldestNeeded?: () => Promise<WalPosition | undefined>;
-  /** The server lost WAL that was not archived: recovery cannot cross this gap, so a new base backup is needed at once. */
-  readonly onGap?: (gap: WalGap) => void;
-  /** The archiver has stopped for good (another history, another system): a person has to act. */
-  readonly onFatal?: (error: DrError) => void;
-}
+export type { WalArchiverOptions } from './wal-options.ts';
 
 /** How often vaults are told how far the archive reaches, at most. */
 const HEARTBEAT_MS = 5000;
@@ -164,16 +131,20 @@ export class WalArchiver {
       requireSystem(server, this.#systemId);
       const segmentBytes = await connection.walSegmentBytes();
       const slotState = await ensureSlot(connection, slot, server, log);
-      let session = this.#session ?? (await this.#openSession(connection, server, slotState, segmentBytes));
+      const session = this.#session ?? (await this.#openSession(connection, server, slotState, segmentBytes));
       for (;;) {
         if (signal.aborted || this.#round.signal.aborted) return;
         if (await followFork(connection, session, server, log)) continue;
-        const end = await this.#stream(connection, session, slot, succeeded).catch(async (error: unknown) => {
-          if (!isWalGone(error)) throw error;
-          const found = await connection.slot(slot).catch(() => undefined);
-          this.#noteGap(session, found?.restartLsn ?? slotState.restart.lsn, server.timeline, error);
-          return undefined;
-        });
+        const end = await this.#stream(connection, session, slotState.restart.lsn, succeeded).catch(
+          async (error: unknown) => {
+            if (!isWalGone(error)) throw error;
+            const restart = (await connection.slot(slot))?.restartLsn;
+            // A slot that reserves nothing later than what is gone is of no use: the next connection makes a new one.
+            if (restart === undefined || restart <= session.position.lsn) await connection.dropSlot(slot);
+            else this.#noteGap(session, restart, server.timeline, error);
+            return undefined;
+          },
+        );
         // After a gap the connection is of no more use; everything else is decided by how the stream ended.
         if (end === undefined || end.kind === 'stopped') return;
         if (end.kind === 'server-shutdown') {
@@ -189,7 +160,6 @@ export class WalArchiver {
           'WAL goes on on a new timeline',
         );
         server = await connection.identify();
-        session = this.#session ?? session;
       }
     } finally {
       this.#connection = undefined;
@@ -197,10 +167,19 @@ export class WalArchiver {
     }
   }
 
-  async #stream(connection: ReplicationConnection, session: WalSession, slot: string, succeeded: () => void) {
+  async #stream(connection: ReplicationConnection, session: WalSession, restart: Lsn, succeeded: () => void) {
     const { timeline, lsn } = session.position;
+    // A session begins before the slot's position, at the beginning of a segment: acknowledging that would move the slot back, perhaps to
+    // WAL that is gone.
+    let least = restart;
+    const durable = () => {
+      const end = minLsn(session.durable, session.position.lsn);
+      if (end < least) return 0n;
+      least = end;
+      return end;
+    };
     return await connection.streamWal({
-      slot,
+      slot: this.#options.slot,
       timeline,
       start: lsn,
       signal: this.#round.signal,
@@ -208,7 +187,7 @@ export class WalArchiver {
       silenceMs: 30_000,
       askEveryMs: 2000,
       clock: this.#clock,
-      durable: () => session.durable,
+      durable,
       onWal: (start, bytes, server) => {
         this.#alive(server.walEnd, succeeded);
         return session.onWal(start, bytes, server);
@@ -259,6 +238,7 @@ export class WalArchiver {
       policy: options.durable,
       flushEveryMs: options.flushEveryMs,
       memoryBytes: Math.max(3 * blockBytesOf(segmentBytes), options.memoryBytes ?? 64 * 1024 * 1024),
+      startGraceMs: options.startGraceMs ?? 3000,
       retryBaseMs: options.retryBaseMs ?? 500,
       retryMaxMs: options.retryMaxMs ?? 30_000,
       clock: this.#clock,
@@ -291,12 +271,7 @@ export class WalArchiver {
     const { resource, onGap } = this.#options;
     const gap = session.skipTo({ timeline, lsn: restart });
     this.#gaps.push(gap);
-    const [from, to] = [formatLsn(gap.from), formatLsn(gap.to)];
-    const error = new DrError('not-found', `WAL is lost: a gap from ${from} to ${to}; a new base backup is needed`, {
-      where: resource,
-      next: `Run \`dr backup ${resource}\` now: nothing after ${from} can be recovered from an older backup. Then raise max_slot_wal_keep_size.`,
-      cause,
-    });
+    const error = gapError(gap, resource, cause);
     this.#log.error({ error }, 'the server no longer had WAL that was not archived yet');
     this.#lastError = error;
     onGap?.(gap);

@@ -34,7 +34,10 @@ export interface WalCoverage {
   readonly timelines: readonly CoveredTimeline[];
   /** The end of the newest timeline's WAL; undefined for an empty archive. */
   readonly end: { readonly timeline: number; readonly lsn: Lsn } | undefined;
-  /** By the server's clock: every commit before this moment is in the archive; 0 = not known. */
+  /**
+   * By the server's clock: until when the newest WAL reaches; 0 = not known. What a backup can be recovered to, holes considered, says
+   * `planRecovery`.
+   */
   readonly coveredUntilMs: number;
   readonly heartbeat: WalHeartbeat | undefined;
 }

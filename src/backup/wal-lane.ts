@@ -44,7 +44,10 @@ export interface LaneHost {
   fatal(error: DrError): void;
 }
 
-/** Objects on their way to one vault at once. */
+/**
+ * Objects on their way to one vault at once. After a kill one may lie beyond a hole: it was not acknowledged, recovery stops before the hole,
+ * and the next start fills it from the server.
+ */
 const CREATES_IN_FLIGHT = 4;
 
 /** The way of WAL into one vault: in order of durability, several objects at a time, retried for ever, never overwriting. */

@@ -3,7 +3,7 @@ import type { Log } from '../base/log.ts';
 import type { ReplicationConnection, ServerIdentity } from '../postgres/connection.ts';
 import { formatLsn } from '../postgres/lsn.ts';
 import { parseHistory } from './wal-names.ts';
-import type { WalSession } from './wal-session.ts';
+import type { WalGap, WalSession } from './wal-session.ts';
 import type { SlotState } from './wal-start.ts';
 
 /** Throws `conflict` when another system answers than the one that this archive began with. */
@@ -93,4 +93,14 @@ export async function followFork(
   );
   session.switchTimeline(next, fork.end, content);
   return true;
+}
+
+/** What to say when the server no longer had WAL that was not archived yet. */
+export function gapError(gap: WalGap, resource: string, cause: unknown): DrError {
+  const [from, to] = [formatLsn(gap.from), formatLsn(gap.to)];
+  return new DrError('not-found', `WAL is lost: a gap from ${from} to ${to}; a new base backup is needed`, {
+    where: resource,
+    next: `Run \`dr backup ${resource}\` now: nothing after ${from} can be recovered from an older backup. Then raise max_slot_wal_keep_size.`,
+    cause,
+  });
 }

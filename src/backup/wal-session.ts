@@ -22,6 +22,8 @@ export interface WalSessionOptions {
   readonly flushEveryMs: number;
   /** Bytes of WAL kept in memory for vaults that lag, the open block not counted. */
   readonly memoryBytes: number;
+  /** How long the start waits for the other vaults after the first one has answered. */
+  readonly startGraceMs: number;
   readonly retryBaseMs: number;
   readonly retryMaxMs: number;
   readonly clock: Clock;

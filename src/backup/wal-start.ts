@@ -27,13 +27,14 @@ export async function openWalSession(
   options: WalSessionOptions,
 ): Promise<{ session: WalSession; base: WalPosition }> {
   const { segmentBytes, signal } = options;
-  const answers = await Promise.allSettled(
+  const answers = await answersOf(
     stores.map(async (store) => {
       await options.prepare(store);
       return { store, newest: await newestTimeline(store, server.systemId, signal) };
     }),
+    () => options.clock.sleep(options.startGraceMs, signal, { unref: true }),
   );
-  const open = answers.flatMap((answer) => (answer.status === 'fulfilled' ? [answer.value] : []));
+  const open = answers.flatMap((answer) => (answer?.status === 'fulfilled' ? [answer.value] : []));
   if (open.length === 0) throw noVault(stores, answers);
   const newest = Math.max(...open.map((vault) => vault.newest));
   if (newest > server.timeline) throw oldPrimary(newest, server, open[0]?.store.location ?? '');
@@ -71,6 +72,23 @@ export async function openWalSession(
   return { session, base: begin };
 }
 
+/** Waits for all, but after the first success only for a grace time: a vault that hangs must not keep WAL from the others. */
+async function answersOf<T>(
+  work: ReadonlyArray<Promise<T>>,
+  grace: () => Promise<void>,
+): Promise<Array<PromiseSettledResult<T> | undefined>> {
+  const answers: Array<PromiseSettledResult<T> | undefined> = work.map(() => undefined);
+  const all = Promise.all(
+    work.map(async (one, i) => {
+      [answers[i]] = await Promise.allSettled([one]);
+    }),
+  );
+  const firstAndGrace = Promise.any(work).then(grace);
+  // When none succeeds, or the wait is interrupted, `all` decides.
+  await Promise.race([all, firstAndGrace.catch(() => all)]);
+  return [...answers];
+}
+
 /** Highest timeline that a vault has WAL of; 0 if there is none. */
 async function newestTimeline(store: ObjectStore, systemId: string, signal: AbortSignal): Promise<number> {
   const names = await store.folders(layout.walSystem(systemId), { signal });
@@ -96,9 +114,12 @@ function blockStart(lsn: Lsn, segmentBytes: number): Lsn {
   return segmentStart(lsn, blockBytesOf(segmentBytes));
 }
 
-function noVault(stores: readonly ObjectStore[], answers: ReadonlyArray<PromiseSettledResult<unknown>>): DrError {
+function noVault(
+  stores: readonly ObjectStore[],
+  answers: ReadonlyArray<PromiseSettledResult<unknown> | undefined>,
+): DrError {
   const reasons = answers.map((answer, i) =>
-    answer.status === 'rejected' ? `${stores[i]?.name}: ${messageOf(answer.reason)}` : '',
+    answer?.status === 'rejected' ? `${stores[i]?.name}: ${messageOf(answer.reason)}` : '',
   );
   return new DrError('unreachable', 'no vault can be read, so WAL has nowhere to go', {
     where: reasons.join('; '),

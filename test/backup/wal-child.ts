@@ -1,25 +1,17 @@
 import { WalArchiver } from '../../src/backup/wal-archiver.ts';
 import { systemClock } from '../../src/base/clock.ts';
 import { createLog } from '../../src/base/log.ts';
-import { openVault } from '../../src/vault/open.ts';
+import { FileStore } from '../../src/vault/file-store.ts';
 import { SealPool } from '../../src/vault/seal-pool.ts';
 
 /** The archiver alone in a process, to be killed: `wal-child.ts URL RECIPIENT EAST WEST`. Says `streaming` when it is. */
 const [url = '', recipient = '', ...directories] = process.argv.slice(2);
 const log = createLog('info');
-const stores = directories.map((directory, i) =>
-  openVault(
-    {
-      name: i === 0 ? 'east' : 'west',
-      region: `region-${i}`,
-      url: `file://${directory}`,
-      endpoint: undefined,
-      forcePathStyle: false,
-      credentials: undefined,
-    },
-    log,
-  ),
-);
+// Not openVault: it would load the S3 client each time.
+const stores = directories.map((root, i) => {
+  const name = i === 0 ? 'east' : 'west';
+  return new FileStore({ name, region: `region-${name}`, root, log });
+});
 const archiver = new WalArchiver({
   resource: 'orders',
   url,
