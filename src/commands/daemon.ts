@@ -7,8 +7,11 @@ import type { DaemonOptions } from './options.ts';
 import { verifyOne } from './verify.ts';
 import { openWorld, type World } from './world.ts';
 
+/** What a test makes faster. */
+type Pace = Pick<Parameters<typeof hostDaemon>[0], 'askEveryMs'>;
+
 /** `dr daemon`: protects the site until it is told to stop; SIGHUP reads the configuration again. */
-export async function run(context: CommandContext, _options: DaemonOptions): Promise<CommandResult> {
+export async function run(context: CommandContext, _options: DaemonOptions, pace: Pace = {}): Promise<CommandResult> {
   const { clock, log, version } = context;
   const startedMs = clock.now();
   const { config } = await context.loadConfig();
@@ -35,6 +38,7 @@ export async function run(context: CommandContext, _options: DaemonOptions): Pro
     ticker: () => cronTicker('dr daemon', log),
     clock,
     log,
+    ...pace,
   });
   const ranMs = clock.now() - startedMs;
   return { data: { ranMs }, text: `dr: the daemon has stopped after ${formatDuration(ranMs)}` };

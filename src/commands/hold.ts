@@ -9,7 +9,7 @@ import { openWorld } from './world.ts';
 
 /** `dr hold set|clear|list`: while a hold stands, nothing is deleted in any vault, by nobody. */
 export async function run(context: CommandContext, options: HoldOptions): Promise<CommandResult> {
-  await using world = await openWorld(context, { vaults: 'read' });
+  await using world = await openWorld(context, { vaults: options.action === 'list' ? 'read' : 'write' });
   const { stores } = world;
   const { user, host } = await currentHolder();
   const by = `${user}@${host}`;

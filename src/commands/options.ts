@@ -48,6 +48,12 @@ export interface RetentionOptions {
   readonly apply: boolean;
 }
 
+export interface VaultOptions {
+  readonly action: 'enrol';
+  /** The vault that begins anew. */
+  readonly name: string;
+}
+
 export type HoldOptions =
   | { readonly action: 'set'; readonly reason: string }
   /** Without id: all that stand. */

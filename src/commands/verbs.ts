@@ -13,6 +13,7 @@ import {
   type RunsOptions,
   type StatusOptions,
   type ValidateOptions,
+  type VaultOptions,
   type VerifyOptions,
 } from './options.ts';
 
@@ -190,6 +191,21 @@ export const verbs: readonly Verb[] = [
     read: readHold,
     load: () => import('./hold.ts'),
   }),
+  verb<VaultOptions>({
+    name: 'vault',
+    summary: 'begin a vault anew that was lost for good',
+    description:
+      'enrol: proves the place and makes it a vault, although one was enrolled there before and is gone. What the other vaults hold is copied into it by the daemon. New vaults need no command: the first backup enrols them.',
+    arguments: [
+      ['<action>', 'enrol'],
+      ['<name>', 'name of the vault in the configuration'],
+    ],
+    flags: [],
+    examples: ['dr vault enrol east'],
+    failures: ['not-found', 'unreachable', 'denied', 'refused'],
+    read: readVault,
+    load: () => import('./vault.ts'),
+  }),
   verb<FailoverOptions>({
     name: 'failover',
     summary: 'bring the system up at the recovery site and redirect traffic to it',
@@ -266,6 +282,13 @@ function readHold({ arguments: given, flags }: Written): HoldOptions {
     default:
       throw new DrError('usage', `dr hold ${action} is not known`, { next: 'Say set, clear or list.' });
   }
+}
+
+function readVault({ arguments: [action, name] }: Written): VaultOptions {
+  if (action !== 'enrol') {
+    throw new DrError('usage', `dr vault does not know "${String(action)}"`, { next: 'Write: dr vault enrol NAME' });
+  }
+  return { action, name: word(name) ?? '' };
 }
 
 function readFailover({ flags, nowMs }: Written): FailoverOptions {

@@ -5,7 +5,7 @@ import { forSite, type SitePlaces } from '../config/sites.ts';
 import type { Config } from '../config/types.ts';
 import { KeyRing } from '../vault/keys.ts';
 import { openVault } from '../vault/open.ts';
-import { openVaults } from '../vault/roster.ts';
+import { openVaults, readableVaults } from '../vault/roster.ts';
 import { SealPool } from '../vault/seal-pool.ts';
 import type { ObjectStore } from '../vault/store.ts';
 import type { CommandContext } from './context.ts';
@@ -38,7 +38,10 @@ export async function openWorld(context: CommandContext, options: WorldOptions):
   const { config, site } = await context.loadConfig();
   const { clock, log, signal, onProgress, version } = context;
   const found = Object.values(config.vaults).map((vault) => openVault(vault, log));
-  const stores = options.vaults === 'write' ? await openForWriting(context, found, options.replaceVault) : found;
+  const stores =
+    options.vaults === 'write'
+      ? await openForWriting(context, found, options.replaceVault)
+      : readableVaults(found, { signal });
   const identities = await context.loadIdentities();
   const pool = new SealPool(config.backup.workers);
   return {

@@ -60,7 +60,18 @@ export class FileRoot {
 
   /** Creates the directory with its parents, durably. */
   async make(): Promise<void> {
-    const first = await mkdir(this.path, { recursive: true, mode: 0o750 });
+    // Enrolment takes the place as it finds it, also after a vault that was there before.
+    this.#identity = undefined;
+    this.#realPath = undefined;
+    this.#known.clear();
+    const first = await mkdir(this.path, { recursive: true, mode: 0o750 }).catch((error: unknown) => {
+      if (codeOf(error) !== 'EEXIST' && codeOf(error) !== 'ENOTDIR') throw error;
+      throw new DrError('config', `vault ${this.#vault} cannot be made: a file is in the way`, {
+        where: this.#location,
+        next: `Correct the url of vault ${this.#vault}, or move the file away.`,
+        cause: error,
+      });
+    });
     if (first === undefined) return;
     for (let made = this.path; ; made = dirname(made)) {
       await syncDirectory(dirname(made));

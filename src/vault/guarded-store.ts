@@ -1,5 +1,5 @@
 import { type Clock, systemClock } from '../base/clock.ts';
-import type { DrError } from '../base/errors.ts';
+import { DrError } from '../base/errors.ts';
 import type { Body, ByteRange, CallOptions, CreateOptions, ObjectInfo, ObjectStore, StoreStats } from './store.ts';
 
 /** How often a vault that was away is looked at again, at most. */
@@ -29,6 +29,14 @@ export class GuardedStore implements ObjectStore {
     this.#look = look;
     this.#clock = clock;
     this.#lookedAtMs = clock.now();
+  }
+
+  /** A vault that is looked at before its first use: its directory or prefix may be there without being a vault. */
+  static lazily(store: ObjectStore, look: () => Promise<DrError | undefined>, clock?: Clock): GuardedStore {
+    const unseen = new DrError('unreachable', `vault ${store.name} has not been looked at yet`);
+    const guarded = new GuardedStore(store, unseen, look, clock);
+    guarded.#lookedAtMs = Number.NEGATIVE_INFINITY;
+    return guarded;
   }
 
   get name(): string {
@@ -93,7 +101,7 @@ export class GuardedStore implements ObjectStore {
 
   async #ready(): Promise<void> {
     if (this.#reason === undefined) return;
-    if (this.#clock.now() - this.#lookedAtMs >= LOOK_EVERY_MS) {
+    if (this.#looking || this.#clock.now() - this.#lookedAtMs >= LOOK_EVERY_MS) {
       this.#looking ??= this.#lookAgain().finally(() => {
         this.#looking = undefined;
       });

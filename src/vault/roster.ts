@@ -52,6 +52,26 @@ export async function openVaults(
   return opened.map((vault) => ({ ...vault, store: guarded(vault, roster.get(vault.store.name), options) }));
 }
 
+/**
+ * The same vaults for reading. A place that holds other things and no vault is refused before it is asked; an empty one is a vault
+ * without anything, as before the first backup.
+ */
+export function readableVaults(stores: readonly ObjectStore[], options: CallOptions): ObjectStore[] {
+  return stores.map((store) =>
+    GuardedStore.lazily(store, async () => {
+      try {
+        await checkVault(store, options);
+        return undefined;
+      } catch (error) {
+        if (!(error instanceof DrError)) throw error;
+        if (error.kind !== 'not-found') return error;
+        const first = await store.list('', options)[Symbol.asyncIterator]().next();
+        return first.done ? undefined : error;
+      }
+    }),
+  );
+}
+
 /** A vault that is away now is looked at again later; one that was never enrolled waits for the next start. */
 function guarded(vault: OpenedVault, known: RosterEntry | undefined, options: CallOptions): ObjectStore {
   const { store, reason } = vault;
