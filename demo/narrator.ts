@@ -94,7 +94,7 @@ export class Narrator {
     this.#frame = (this.#frame + 1) % frames.length;
     const text = `  ${frames[this.#frame]} ${current.title}${detail} ${formatDuration(ms)}`;
     // A line that wraps could not be taken back.
-    const width = Math.max(20, (this.#out.columns ?? 80) - 1);
+    const width = Math.max(20, (this.#out.columns || 80) - 1);
     this.#out.write(`\r\x1b[2K${text.length > width ? `${text.slice(0, width - 1)}…` : text}`);
   }
 

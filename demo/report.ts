@@ -27,9 +27,10 @@ export interface DemoReport {
   };
   readonly disasterAtMs: number;
   /** From the disaster to the first order that a customer could place at west. */
-  readonly outageMs: number | undefined;
-  readonly rto: { readonly achievedMs: number; readonly objectiveMs: number; readonly met: boolean };
+  readonly rto: { readonly achievedMs: number | undefined; readonly objectiveMs: number; readonly met: boolean };
+  /** From the oldest lost order to the disaster. */
   readonly rpo: { readonly achievedMs: number; readonly objectiveMs: number; readonly met: boolean };
+  /** Where the time of the RTO went. */
   readonly stages: ReadonlyArray<{ readonly name: string; readonly ms: number | undefined }>;
   /** dr's own report of the run. */
   readonly run: RunReport;
@@ -47,20 +48,17 @@ export function tell(report: DemoReport, narrator: Narrator): void {
       ? 'none'
       : `${orders.lost} of ${orders.confirmed} confirmed orders, those of the last ${formatDuration(orders.lostMs)}`;
   narrator.say('');
-  narrator.say(`  Lost              ${lost}`);
-  narrator.say(
-    `  Customers waited  ${report.outageMs === undefined ? 'until the end' : `${formatDuration(report.outageMs)}, from the disaster to the first order at west`}`,
-  );
+  narrator.say(`  Lost   ${lost}`);
   narrator.say('');
-  const row = (name: string, objective: number, achieved: number, met: boolean) =>
+  const row = (name: string, objective: number, achieved: number | undefined, met: boolean) =>
     narrator.say(
-      `  ${name}   objective ${formatDuration(objective).padEnd(8)} achieved ${formatDuration(achieved).padEnd(8)} ${met ? narrator.green('met') : narrator.red('MISSED')}`,
+      `  ${name}   objective ${formatDuration(objective).padEnd(8)} achieved ${(achieved === undefined ? '-' : formatDuration(achieved)).padEnd(8)} ${met ? narrator.green('met') : narrator.red('MISSED')}`,
     );
   row('RTO', rto.objectiveMs, rto.achievedMs, rto.met);
   row('RPO', rpo.objectiveMs, rpo.achievedMs, rpo.met);
   narrator.say('');
   narrator.say(
-    `  Time by stage     ${report.stages.map(({ name, ms }) => `${name} ${ms === undefined ? '-' : formatDuration(ms)}`).join(' · ')}`,
+    `  Time by stage   ${report.stages.map(({ name, ms }) => `${name} ${ms === undefined ? '-' : formatDuration(ms)}`).join(' · ')}`,
   );
   narrator.say('');
   narrator.say(

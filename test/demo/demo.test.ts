@@ -47,14 +47,14 @@ test('npm run demo: a region is lost, the shop comes back at the other one (take
   expect(report.orders.confirmedAtWest).toBeGreaterThan(0);
   expect(report.rto).toMatchObject({ objectiveMs: 3_600_000, met: true });
   expect(report.rpo).toMatchObject({ objectiveMs: 900_000, met: true });
-  expect(report.outageMs).toBeGreaterThan(report.rto.achievedMs / 2);
   expect(report.stages.map(({ name }: { name: string }) => name)).toEqual([
+    'begin',
     'assess',
     'activate',
     'restore',
     'validate',
     'redirect',
-    'stabilize',
+    'DNS caches',
   ]);
   expect(report.run).toMatchObject({ mode: 'failover', from: 'east', site: 'west', outcome: 'succeeded' });
 
