@@ -40,6 +40,8 @@ export interface TestPostgresOptions {
   readonly fsync?: boolean;
   /** Start an existing data directory as it is, instead of a new one. */
   readonly dataDirectory?: string;
+  /** Directory of other executables of this `version` than those from npm (a distribution's). */
+  readonly bin?: string;
 }
 
 /** A real PostgreSQL server on 127.0.0.1, in a directory of its own, with data checksums and locale C. */
@@ -77,7 +79,7 @@ export interface TestPostgres extends AsyncDisposable {
 /** Starts a server; `await using` or `stop()` ends it, and the end of the test run does at the latest. */
 export async function startPostgres(options: TestPostgresOptions = {}): Promise<TestPostgres> {
   const version = options.version ?? 17;
-  const bin = usableNpmPostgres(version);
+  const bin = options.bin ?? usableNpmPostgres(version);
   const base = await tempDir(`pg${version}`);
   const dataDirectory = options.dataDirectory ?? join(base, 'data');
   own(base);
