@@ -67,6 +67,7 @@ const code = await runCli({
   stdout: process.stdout,
   stderr: process.stderr,
   clock: systemClock,
+  startedAtMs: Math.round(performance.timeOrigin),
   signal: stop.signal,
   onReload: (listener) => {
     reload = listener;

@@ -187,7 +187,9 @@ class Restore {
       });
     }
     const job = { kind: 'write' as const, bytes: bytes.buffer as ArrayBuffer, byteOffset: bytes.byteOffset, frames };
-    this.bytes += (await pool.write(job)).bytes;
+    const { bytes: written } = await pool.write(job);
+    // Not in one expression with the await: other runs add theirs meanwhile.
+    this.bytes += written;
     freeDroppedBuffers();
     for (const { slices } of run) {
       for (const { file } of slices) if (--file.outstanding === 0) await this.#finish(file);

@@ -5,6 +5,7 @@ import { codeOf, DrError, fileError, isAbort, messageOf } from '../base/errors.t
 import type { OnProgress } from '../base/progress.ts';
 import { checkCluster } from '../postgres/checks.ts';
 import { formatLsn } from '../postgres/lsn.ts';
+import { queryRows } from '../postgres/query.ts';
 import { adoptServer } from '../postgres/server-process.ts';
 import type { KeyRing } from '../vault/keys.ts';
 import { timedId } from '../vault/layout.ts';
@@ -144,8 +145,13 @@ async function verifyDatabase(context: BackupContext, options: VerifyOptions, sc
     const reached = cluster.reached;
     await cluster.promote({ signal: context.signal });
     const readyMs = context.clock.now();
+    // The role of the URL may see too little; in this isolated copy the owner of the cluster may be used, who sees all.
+    const [row] = await queryRows(cluster.url, 'select rolname::text from pg_roles where oid = 10', {
+      signal: context.signal,
+    });
+    const owner = typeof row?.[0] === 'string' ? row[0] : cluster.role;
     const checks = await checkCluster({
-      urlFor: (database) => cluster.urlFor(database),
+      urlFor: (database) => cluster.server.url(owner, database),
       database: options.database,
       amcheck: options.amcheck,
       mayCreateExtension: true,

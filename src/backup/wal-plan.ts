@@ -31,7 +31,7 @@ export interface RecoveryPlan {
  * Throws `not-found` with what can be reached instead.
  *
  * A time target may lie between the last commit and the last WAL written (a checkpoint, say): recovery then replays everything and meets
- * no later commit. Reaching `endLsn` is then reaching the target; only the server can tell, so the plan keeps the time.
+ * no later commit. Only the server can tell, so the plan keeps the time and says that the archive covers it.
  */
 export function planRecovery(options: {
   readonly manifest: Manifest;
@@ -69,13 +69,14 @@ export function planRecovery(options: {
   if (target.kind === 'lsn') {
     if (target.lsn < consistentLsn) throw tooEarly(`LSN ${formatLsn(target.lsn)}`, range, where);
     if (target.lsn > reach.end) throw tooLate(`LSN ${formatLsn(target.lsn)}`, range, where);
-    return { ...plan, target, walBytes: Number(target.lsn - startLsn) };
+    return { ...plan, target: { ...target, endLsn: reach.end }, walBytes: Number(target.lsn - startLsn) };
   }
   const at = new Date(target.atMs).toISOString();
   if (target.atMs < Date.parse(manifest.recoveryPoint)) throw tooEarly(at, range, where);
   if (target.atMs > reach.coveredUntilMs) throw tooLate(at, range, where);
   if (reach.newestMs > 0 && target.atMs >= reach.newestMs) return latest;
-  return { ...plan, target, walBytes: Number(reach.end - startLsn) };
+  const covered = { ...target, endLsn: reach.end, covered: true };
+  return { ...plan, target: covered, walBytes: Number(reach.end - startLsn) };
 }
 
 interface Link {

@@ -1,4 +1,5 @@
 import { pino, stdSerializers } from 'pino';
+import { DrError, messageOf } from './errors.ts';
 import { redact } from './redact.ts';
 
 /** Structured log: facts first, then a sentence. Nothing below `commands/` writes anywhere else. */
@@ -18,11 +19,18 @@ export function createLog(level: string, destination: { write(line: string): voi
       level,
       base: null,
       timestamp: pino.stdTimeFunctions.isoTime,
-      serializers: { error: stdSerializers.errWithCause },
+      serializers: { error: errorFacts },
     },
     scrubbed,
   );
   return log as unknown as Log;
+}
+
+/** An expected error is told by its facts; only an unexpected one needs its stack. */
+function errorFacts(error: unknown): unknown {
+  if (!(error instanceof DrError)) return error instanceof Error ? stdSerializers.errWithCause(error) : error;
+  const { kind, message, where, next, cause } = error;
+  return { kind, message, where, next, ...(cause === undefined ? {} : { why: messageOf(cause) }) };
 }
 
 /** A log that keeps nothing, for callers that want none. */

@@ -22,6 +22,8 @@ export interface Outside {
   readonly stdout: { write(text: string): unknown };
   readonly stderr: TerminalOutput;
   readonly clock: Clock;
+  /** When the process began; default: now. */
+  readonly startedAtMs?: number;
   readonly signal: AbortSignal;
   /** Calls back whenever the process is asked to read its configuration again. */
   readonly onReload?: ((listener: () => void) => void) | undefined;
@@ -208,6 +210,7 @@ function createContext(
   return {
     log,
     clock: outside.clock,
+    startedAtMs: outside.startedAtMs ?? outside.clock.now(),
     signal: outside.signal,
     onProgress: terminal.onProgress,
     env: outside.env,

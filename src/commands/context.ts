@@ -8,6 +8,8 @@ import type { LoadedConfig } from '../config/load.ts';
 export interface CommandContext {
   readonly log: Log;
   readonly clock: Clock;
+  /** When the process began, milliseconds since 1970: a person waits since then. */
+  readonly startedAtMs: number;
   /** Aborts when the person (or the cluster) wants the command to stop; stopping politely is the command's part. */
   readonly signal: AbortSignal;
   /** Shows how far a long operation has come; calling it often is cheap. */

@@ -75,6 +75,7 @@ export async function run(context: CommandContext, options: FailoverOptions): Pr
       unfinished && options.at.kind === 'time' && unfinished.started.at.kind === 'time'
         ? unfinished.started.at
         : plainAt(options.at),
+    askedAtMs: context.startedAtMs,
     reason: options.reason ?? (mode === 'drill' ? 'drill' : 'no reason given'),
     acceptSplitBrain: options.acceptSplitBrain,
     fresh: options.fresh,

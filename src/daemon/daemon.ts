@@ -45,6 +45,8 @@ export interface DaemonOptions {
   readonly ticker: Ticker;
   readonly clock: Clock;
   readonly log: Log;
+  /** How often the vaults are asked whether they are there and which site is active, milliseconds; default 10 s. */
+  readonly askEveryMs?: number | undefined;
 }
 
 /** The daemon asks again whether a vault needs repair after this long at the earliest. */
@@ -67,18 +69,19 @@ export class Daemon {
   #stopping = false;
 
   constructor(options: DaemonOptions) {
-    const { world, clock, log } = options;
+    const { world, clock, log, askEveryMs: everyMs = 10_000 } = options;
     const { config, site, stores, backups } = world;
     this.#options = options;
     const places = forSite(config, site);
     this.#supervisor = new Supervisor({ clock, log });
-    this.#vaults = new VaultWatch({ stores, clock, log, onReturn: (vault) => this.#askRepair(vault) });
+    this.#vaults = new VaultWatch({ stores, clock, log, everyMs, onReturn: (vault) => this.#askRepair(vault) });
     this.#role = new RoleKeeper({
       site,
       firstActive: config.active,
       stores,
       clock,
       log,
+      everyMs,
       onChange: (state) => this.#takeRole(state),
     });
     this.#site = new SiteWork({
@@ -255,9 +258,10 @@ export class Daemon {
   async #checkLineage(database: string, systemId: string): Promise<void> {
     const { world, log } = this.#options;
     const known = await newestSystem(world.stores, database).catch(() => undefined);
-    if (known === undefined || known === systemId || this.#stopping) return;
+    const job = backupJobName(database);
+    if (known === undefined || known === systemId || this.#stopping || this.#scheduler.isRunning(job)) return;
     log.warn({ resource: database, known, systemId }, 'this is another PostgreSQL system than the one backed up last');
-    this.#scheduler.runNow(backupJobName(database));
+    this.#scheduler.runNow(job);
   }
 
   #askRepair(vault: string): void {

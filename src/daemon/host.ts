@@ -26,6 +26,8 @@ export interface HostOptions {
   readonly log: Log;
   /** What jobs under way get to finish when the process is to end, milliseconds; default 15 s. */
   readonly graceMs?: number;
+  /** How often the vaults are asked whether they are there and which site is active; default 10 s. */
+  readonly askEveryMs?: number | undefined;
 }
 
 const OPEN_BASE_MS = 1000;
@@ -75,13 +77,13 @@ class Host {
   }
 
   async run(): Promise<void> {
-    const { stop, clock, log, ticker, graceMs = GRACE_MS } = this.#options;
+    const { stop, clock, log, ticker, askEveryMs, graceMs = GRACE_MS } = this.#options;
     while (!stop.aborted) {
       const life = new AbortController();
       const opened = await this.#open(life);
       if (!opened) return;
       await using world = opened;
-      const daemon = new Daemon({ world, ticker: ticker(), clock, log });
+      const daemon = new Daemon({ world, ticker: ticker(), clock, log, askEveryMs });
       this.#daemon = daemon;
       daemon.start();
       await this.#untilStopOrReload();

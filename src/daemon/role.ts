@@ -26,8 +26,8 @@ export interface RoleOptions {
   readonly stores: readonly ObjectStore[];
   readonly clock: Clock;
   readonly log: Log;
-  /** Default 10 s. */
-  readonly everyMs?: number;
+  /** How often the vaults are asked, milliseconds. */
+  readonly everyMs: number;
   /** Called when the role, or the generation under which it is held, has changed. The next question waits for it. */
   onChange(state: RoleState): Promise<void>;
 }
@@ -73,7 +73,7 @@ export class RoleKeeper implements Service {
   }
 
   async #keepAsking(): Promise<void> {
-    const { clock, everyMs = 10_000 } = this.#options;
+    const { clock, everyMs } = this.#options;
     while (!this.#stop.signal.aborted) {
       await this.refresh();
       await clock.sleep(everyMs, this.#stop.signal).catch(() => {});

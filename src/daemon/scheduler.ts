@@ -89,6 +89,11 @@ export class Scheduler implements Service {
     this.tick();
   }
 
+  /** True while a job runs or waits for its lane. */
+  isRunning(name: string): boolean {
+    return this.#turns.some(({ job, running }) => job.name === name && running !== undefined);
+  }
+
   states(): JobState[] {
     const nowMs = this.#options.clock.now();
     return this.#turns.map((turn) => turn.state(nextRunMs(turn, nowMs)));

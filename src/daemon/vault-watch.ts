@@ -20,8 +20,8 @@ export interface VaultWatchOptions {
   readonly stores: readonly ObjectStore[];
   readonly clock: Clock;
   readonly log: Log;
-  /** Default 10 s. */
-  readonly everyMs?: number;
+  /** How often they are asked, milliseconds. */
+  readonly everyMs: number;
   /** How long a vault may take to answer; default 20 s. */
   readonly timeoutMs?: number;
   /** A vault answers again: it may lack what was written meanwhile. */
@@ -58,7 +58,7 @@ export class VaultWatch implements Service {
   }
 
   async #keepAsking(): Promise<void> {
-    const { stores, clock, everyMs = 10_000 } = this.#options;
+    const { stores, clock, everyMs } = this.#options;
     while (!this.#stop.signal.aborted) {
       await Promise.all(stores.map((store) => this.#ask(store)));
       await clock.sleep(everyMs, this.#stop.signal).catch(() => {});

@@ -1,6 +1,6 @@
-import { lstat } from 'node:fs/promises';
+import { stat } from 'node:fs/promises';
 import path from 'node:path';
-import { FSWatcher } from 'chokidar';
+import { type ChokidarOptions, FSWatcher } from 'chokidar';
 import type { Clock } from '../base/clock.ts';
 import { codeOf, DrError, fileError, messageOf } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
@@ -18,8 +18,12 @@ export interface WatcherOptions {
   readonly atMostMs?: number;
   /** How often files are looked at where the system cannot tell of changes; default 5 s. */
   readonly pollMs?: number;
+  /** How often it is looked whether the directory is still the same one; default 15 s. */
+  readonly checkMs?: number;
   readonly clock: Clock;
   readonly log: Log;
+  /** Default: chokidar's. */
+  readonly createWatcher?: (options: ChokidarOptions) => FSWatcher;
   onChange(): void;
 }
 
@@ -66,15 +70,11 @@ export class DirectoryWatcher implements Service {
 
   async #watch(): Promise<void> {
     const { resource, log } = this.#options;
-    // A watch on what is not there would wait for ever, in silence.
-    await lstat(this.#options.path).catch((error: unknown) => {
-      this.#blind = true;
-      throw fileError(error, this.#options.path, 'watch the directory');
-    });
+    const identity = await this.#identity();
     // What changed while there was no watch is found by a full look.
     if (this.#blind) this.#changed();
     while (!this.#stop.signal.aborted) {
-      const failure = await this.#watchOnce();
+      const failure = await this.#watchOnce(identity);
       if (failure === undefined) return;
       this.#blind = true;
       const code = codeOf(failure) ?? '';
@@ -89,10 +89,11 @@ export class DirectoryWatcher implements Service {
   }
 
   /** Watches until stopped (undefined) or until the watcher fails. */
-  async #watchOnce(): Promise<unknown> {
-    const { path: root, pollMs = 5000 } = this.#options;
+  async #watchOnce(identity: string): Promise<unknown> {
+    const { path: root, pollMs = 5000, createWatcher = (options) => new FSWatcher(options) } = this.#options;
     const { signal } = this.#stop;
-    const watcher = new FSWatcher({
+    const ended = new AbortController();
+    const watcher = createWatcher({
       ignoreInitial: true,
       followSymlinks: false,
       ignorePermissionErrors: true,
@@ -105,15 +106,34 @@ export class DirectoryWatcher implements Service {
       return await new Promise<unknown>((resolve) => {
         signal.addEventListener('abort', () => resolve(undefined), { once: true });
         watcher.on('error', resolve);
-        watcher.on('all', (event, file) => {
-          if (event === 'unlinkDir' && path.resolve(file) === path.resolve(root)) {
-            resolve(new DrError('not-found', 'the directory that is watched has gone', { where: root }));
-          } else this.#changed();
-        });
+        watcher.on('all', () => this.#changed());
         watcher.add(root);
+        this.#untilReplaced(identity, ended.signal).then(resolve, resolve);
       });
     } finally {
+      ended.abort();
       await watcher.close();
+    }
+  }
+
+  /** A watch on a directory that has gone, or was replaced by another one (mounted over), waits for ever in silence. */
+  async #untilReplaced(identity: string, signal: AbortSignal): Promise<unknown> {
+    const { clock, path: root, checkMs = 15_000 } = this.#options;
+    while ((await this.#identity()) === identity) {
+      await clock.sleep(checkMs, signal, { unref: true }).catch(() => {});
+      if (signal.aborted) return undefined;
+    }
+    return new DrError('not-found', 'the directory that was watched has been replaced by another one', { where: root });
+  }
+
+  /** Throws what is wrong when the directory is not there. */
+  async #identity(): Promise<string> {
+    try {
+      const { dev, ino } = await stat(this.#options.path);
+      return `${dev}:${ino}`;
+    } catch (error) {
+      this.#blind = true;
+      throw fileError(error, this.#options.path, 'watch the directory');
     }
   }
 

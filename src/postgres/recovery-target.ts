@@ -10,9 +10,10 @@ export type RecoveryTarget =
   | { readonly kind: 'lsn'; readonly lsn: Lsn; readonly endLsn?: Lsn }
   /**
    * Every commit up to this moment, inclusive; milliseconds since 1970. PostgreSQL knows that it is reached by a later
-   * commit only: for a moment after the last commit that the archive nevertheless covers, ask for `latest`.
+   * commit only. `covered`: the caller knows that the archive holds every commit up to this moment, so that replaying all of it
+   * (proved to `endLsn`) without meeting a later commit is reaching the target.
    */
-  | { readonly kind: 'time'; readonly atMs: number; readonly endLsn?: Lsn };
+  | { readonly kind: 'time'; readonly atMs: number; readonly endLsn?: Lsn; readonly covered?: boolean };
 
 export function describeTarget(target: RecoveryTarget): string {
   if (target.kind === 'latest') return `the end of the archive (${formatLsn(target.endLsn)})`;

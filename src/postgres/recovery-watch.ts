@@ -39,7 +39,7 @@ export type Watching =
   | { readonly kind: 'reached'; readonly reached: Reached }
   | { readonly kind: 'restart'; readonly settings: Readonly<Record<string, string>>; readonly why: string }
   | { readonly kind: 'missing-library'; readonly library: string }
-  /** Exactly at the LSN that was asked for, but the WAL ends there, so that the server does not know it. */
+  /** At the LSN or time that was asked for, but the WAL ends there, so that the server does not know it. */
   | { readonly kind: 'at-end'; readonly endLsn: Lsn };
 
 /** What a hot standby says about itself. */
@@ -93,6 +93,9 @@ export async function watchReplay(watched: Watched): Promise<Watching> {
         }
         if (target.kind === 'lsn' && reached.replayedTo >= target.lsn) return { kind: 'at-end', endLsn: target.lsn };
         if (target.endLsn !== undefined) await proveEnd(watched, reached.replayedTo, target.endLsn, idle.name);
+        if (target.kind === 'time' && target.covered === true && target.endLsn !== undefined) {
+          return { kind: 'at-end', endLsn: target.endLsn };
+        }
         throw unreached(target, reached, idle.name);
       }
     }

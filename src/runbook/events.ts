@@ -40,6 +40,8 @@ export const eventSchema = z.discriminatedUnion('type', [
     site: z.string(),
     from: z.string(),
     at: recoveryTargetSchema,
+    /** When the command was given, ISO 8601: the time to recover counts from here, not from the first entry. */
+    askedAt: z.string().optional(),
     /** Why, in the words of who started it. */
     reason: z.string(),
     runbook: z.object({ name: z.string(), path: z.string(), text: z.string() }),

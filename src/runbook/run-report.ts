@@ -5,7 +5,7 @@ import { decodeRecord, encodeRecord } from '../vault/record.ts';
 import type { ObjectStore } from '../vault/store.ts';
 import { type JournalEntry, outcomes, storedErrorSchema } from './events.ts';
 import { type StageName, stageNames } from './model.ts';
-import { healthySince, recoveredResources, resourceResultSchema, signsOfLife } from './run-results.ts';
+import { healthySince, latestDisaster, recoveredResources, resourceResultSchema, signsOfLife } from './run-results.ts';
 import type { RunState } from './state.ts';
 
 /** Milliseconds since 1970, or lengths in milliseconds, throughout. */
@@ -57,7 +57,7 @@ const reportSchema = z.object({
     }),
   ),
   resources: z.array(resourceResultSchema),
-  /** The last moment at which the old site is known to have lived; in a drill the moment the drill began. */
+  /** The latest moment at which the old site may have taken writes; in a drill the moment the drill began. */
   disasterMs: z.number().optional(),
   acceptedSplitBrain: z.string().optional(),
   approvals: z.array(z.object({ step: z.string(), name: z.string(), at: z.string(), comment: z.string().optional() })),
@@ -82,7 +82,7 @@ export function buildReport(
   const servingAtMs = servedAgain(entries, state) ?? endedAtMs;
   const achievedMs = servingAtMs - state.startedAtMs;
   const signs = signsOfLife(state);
-  const disasterMs = started.mode === 'drill' ? state.startedAtMs : signs;
+  const disasterMs = started.mode === 'drill' ? state.startedAtMs : latestDisaster(state);
   const cameUp = ['succeeded', 'degraded'].includes(state.outcome ?? '');
   return {
     format: 1,

@@ -46,6 +46,20 @@ export function signsOfLife(state: RunState): number | undefined {
   return signs.length > 0 ? Math.max(...signs) : undefined;
 }
 
+/**
+ * The latest moment at which the old site may have taken writes: it would have beaten once more soon after its last sign of life, and
+ * when the command came it was dead. Undefined when no sign was seen.
+ */
+export function latestDisaster(state: RunState): number | undefined {
+  const last = signsOfLife(state);
+  if (last === undefined) return undefined;
+  const beats = outputsOf(state, 'assess.witnesses').flatMap(
+    ({ outputs }) => witnessesOutputs.parse(outputs).heartbeats,
+  );
+  const everyMs = Math.max(0, ...beats.map((beat) => beat.everyMs));
+  return Math.max(last, Math.min(last + everyMs, state.startedAtMs));
+}
+
 /** What became of each resource, with its loss against the moment of the disaster. */
 export function recoveredResources(state: RunState, disasterMs: number | undefined): ReportedResource[] {
   const objectives = state.started?.resourceObjectives ?? {};

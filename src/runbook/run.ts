@@ -39,6 +39,8 @@ export interface RunRequest {
   readonly runbook: Runbook;
   readonly mode: RunMode;
   readonly at: RecoveryTarget;
+  /** When the command was given, milliseconds since 1970; default: now. */
+  readonly askedAtMs?: number;
   /** Why, in the words of who started it. */
   readonly reason: string;
   readonly acceptSplitBrain: string | undefined;
@@ -103,6 +105,7 @@ async function startRun(engine: Engine, request: RunRequest, lease: Lease): Prom
     site: world.site.name,
     from: world.from.name,
     at: request.at,
+    ...(request.askedAtMs === undefined ? {} : { askedAt: new Date(request.askedAtMs).toISOString() }),
     reason: request.reason,
     runbook: { name: runbook.name, path: runbook.source.path, text: runbook.source.text },
     objectives: world.config.objectives,

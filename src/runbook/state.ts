@@ -73,7 +73,7 @@ export function apply(state: RunState, entry: JournalEntry): RunState {
       ...newRun,
       status: 'running',
       started: event,
-      startedAtMs: atMs,
+      startedAtMs: Math.min(atMs, event.askedAt === undefined ? atMs : Date.parse(event.askedAt)),
       executor: entry.executor,
       steps: event.steps.map(pendingStep),
     };

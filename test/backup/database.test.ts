@@ -5,7 +5,10 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { backupResource } from '../../src/backup/backup-resource.ts';
 import { withPassingArchiver } from '../../src/backup/ensure-wal.ts';
 import { chooseDatabaseBackup, recoverDatabase } from '../../src/backup/recover-database.ts';
+import { walCoverage } from '../../src/backup/wal-coverage.ts';
 import { silentLog } from '../../src/base/log.ts';
+import { parseLsn } from '../../src/postgres/lsn.ts';
+import { queryRows } from '../../src/postgres/query.ts';
 import { startPostgres, type TestPostgres } from '../harness/postgres.ts';
 import { tempDir } from '../harness/temp.ts';
 import { backupWorld } from './fixture.ts';
@@ -58,7 +61,6 @@ describe.each([15, 16, 17, 18] as const)('PostgreSQL %i, backed up without a dae
       try {
         const promoted = await cluster.promote();
         expect(promoted.timeline).toBe(2);
-        const { queryRows } = await import('../../src/postgres/query.ts');
         const rows = await queryRows(
           cluster.url,
           'select (select count(*) from orders)::int, (select sum(i) from far)::int, (select count(distinct note) from orders)::int',
@@ -72,4 +74,47 @@ describe.each([15, 16, 17, 18] as const)('PostgreSQL %i, backed up without a dae
     }
     await source.start();
   });
+});
+
+test('a moment after the last commit, covered by the archive, is reached although no later commit proves it', async () => {
+  const world = await backupWorld();
+  const [first] = world.stores;
+  if (!first) throw new Error('no vault');
+  await using source = await startPostgres({ version: 17 });
+  await source.sql('create table orders (i int)');
+  const database = { name: 'orders', url: source.url };
+  let between = 0;
+  await withPassingArchiver(world.context, database, async (ensureWal) => {
+    await backupResource(world.context, { type: 'database', ...database, ensureWal });
+    await source.sql('insert into orders values (1)');
+    between = Date.now() + 50;
+    await world.context.clock.sleep(100);
+    // WAL that is no commit comes after that moment: a checkpoint and a change of segment.
+    await source.sql('checkpoint');
+    await source.sql('select pg_switch_wal()');
+    const [row] = await source.sql<{ lsn: string }>('select pg_current_wal_lsn()::text as lsn');
+    const written = parseLsn(row?.lsn ?? '') ?? 0n;
+    const { systemId } = (await chooseDatabaseBackup(first, 'orders', { kind: 'latest' })).database;
+    for (let tries = 0; ; tries++) {
+      const coverage = await walCoverage(first, systemId, { resource: 'orders' });
+      if (coverage.end && coverage.end.lsn >= written && coverage.coveredUntilMs > between) break;
+      if (tries > 600) throw new Error('the WAL is not archived');
+      await world.context.clock.sleep(50);
+    }
+  });
+  const point = await chooseDatabaseBackup(first, 'orders', { kind: 'time', atMs: between });
+  const cluster = await recoverDatabase({
+    store: first,
+    point,
+    keyRing: world.keyRing,
+    pool: world.pool,
+    dataDirectory: path.join(await tempDir('pg'), 'data'),
+    binaries: [source.bin],
+    searchPath: [],
+    address: undefined,
+    log: silentLog,
+  });
+  expect(await queryRows(cluster.url, 'select count(*)::int from orders', {})).toEqual([[1]]);
+  await cluster.stop();
+  await world.pool.close();
 });

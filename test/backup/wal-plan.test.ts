@@ -44,8 +44,12 @@ describe('one timeline', () => {
       coveredUntilMs: t0 + 3 * hour,
       walBytes: Number(7n * S + 5n - 40n),
     });
-    expect(plan(whole, { kind: 'lsn', lsn: 4n * S }).target).toEqual({ kind: 'lsn', lsn: 4n * S });
-    expect(plan(whole, { kind: 'time', atMs: t0 + 1000 }).target).toEqual({ kind: 'time', atMs: t0 + 1000 });
+    expect(plan(whole, { kind: 'lsn', lsn: 4n * S }).target).toMatchObject({ kind: 'lsn', lsn: 4n * S });
+    expect(plan(whole, { kind: 'time', atMs: t0 + 1000 }).target).toMatchObject({
+      kind: 'time',
+      atMs: t0 + 1000,
+      covered: true,
+    });
   });
 
   test('a time after everything written, but covered by keepalives, is latest', () => {

@@ -31,8 +31,8 @@ describe('the shipped failover', () => {
       'stabilize done',
     ]);
     const orders = report.resources.find(({ name }) => name === 'orders');
-    // The last heartbeat came one second after what was recovered.
-    expect(orders).toMatchObject({ status: 'recovered', lossMs: 1000, met: true, objectiveMs: 15 * 60_000 });
+    // The last heartbeat came one second after what was recovered, and the site may have lived until the next one was due.
+    expect(orders).toMatchObject({ status: 'recovered', lossMs: 6000, met: true, objectiveMs: 15 * 60_000 });
     expect(report.rto.met).toBe(true);
     // Watching for 30 s is not part of the recovery, but of the run.
     expect(report.endedAtMs - report.startedAtMs - report.rto.achievedMs).toBeGreaterThanOrEqual(30_000);
