@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { readActiveSite, recordActiveSite } from '../../src/backup/active-site.ts';
 import { listBackupIds, newestBackup } from '../../src/backup/catalog.ts';
+import { newestVerifications } from '../../src/backup/verified.ts';
 import { silentLog } from '../../src/base/log.ts';
 import { startPostgres, type TestPostgres } from '../harness/postgres.ts';
 import { copyToWest, type DaemonTestWorld, daemonWorld, haveSucceeded, jobOf } from './world.ts';
@@ -122,6 +123,30 @@ test('a failover recorded while both daemons run: the old site stops at once and
   expect(back).toMatchObject({ role: { role: 'standby', active: { site: 'west', generation: 2 } }, wal: [] });
   expect(back.jobs?.filter(({ name }) => name.startsWith('backup')).every(({ runs }) => runs === 0)).toBe(true);
   expect(await ids(world, 'uploads')).toEqual(taken);
+});
+
+test('the site that stands by restores, starts and checks the newest recovery points, and keeps the proof in the vaults', async () => {
+  const world = await daemonWorld(server);
+  const file = join(world.directory, 'identity');
+  writeFileSync(file, `${world.identity}\n`, { mode: 0o600 });
+  world.configure((text) =>
+    text.replace(
+      'verification: { schedule: never }',
+      `verification: { schedule: daily, checks: { orders: ["select count(*) >= 0 from orders"] } }
+postgresql: { binaries: ["${server.bin}"] }`,
+    ),
+  );
+  await using east = await world.start('east');
+  await east.until('all backups taken', (state) => haveSucceeded(state, ...all));
+  await using west = await world.start('west', { DR_IDENTITY_FILE: file });
+  await west.until('everything is verified', (state) =>
+    haveSucceeded(state, 'verify orders', 'verify uploads', 'verify settings'),
+  );
+  const { verifications } = await newestVerifications([world.vaults.east], 'orders', 1);
+  expect(verifications[0]).toMatchObject({ ok: true, vault: 'west', site: 'west' });
+  const metrics = async () => (await west.get('/metrics')).text;
+  await expect.poll(metrics, { timeout: 20_000 }).toMatch(/^dr_verification_ok\{resource="orders"\} 1$/m);
+  expect(await metrics()).toMatch(/^dr_restore_seconds\{resource="orders"\} [\d.]+$/m);
 });
 
 test('a vault that was away is given what it missed; one that meets no vault lives, is not ready, and can be stopped', async () => {

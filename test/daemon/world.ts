@@ -22,7 +22,7 @@ export interface DaemonTestWorld {
   /** Writes the configuration anew, changed. */
   configure(edit?: (text: string) => string): void;
   /** Starts `dr daemon` at a site. */
-  start(site?: string): Promise<RunningDaemon>;
+  start(site?: string, env?: Readonly<Record<string, string>>): Promise<RunningDaemon>;
   /** The same, but it asks the vaults five times a second. */
   startBrisk(site?: string): Promise<RunningDaemon>;
 }
@@ -111,8 +111,8 @@ scratch: ${directory}/scratch
       },
       silentLog,
     );
-  const start = async (site = 'east') => await startDaemon(main, config, site);
-  const startBrisk = async (site = 'east') => await startDaemon(brisk, config, site);
+  const start = async (site = 'east', env = {}) => await startDaemon(main, config, site, env);
+  const startBrisk = async (site = 'east') => await startDaemon(brisk, config, site, {});
   return {
     directory,
     config,
@@ -126,8 +126,8 @@ scratch: ${directory}/scratch
   };
 }
 
-async function startDaemon(script: string, config: string, site: string): Promise<RunningDaemon> {
-  const daemon = startNode(script, ['daemon', '--config', config, '--site', site]);
+async function startDaemon(script: string, config: string, site: string, env: object): Promise<RunningDaemon> {
+  const daemon = startNode(script, ['daemon', '--config', config, '--site', site], { env: { ...process.env, ...env } });
   const [, url = ''] = await daemon.waitFor(/"url":"(http:[^"]+)"/);
   const get = async (path: string) => {
     const response = await fetch(url + path);
