@@ -4,6 +4,7 @@ import { openFrame, readFrameHeader, sha256 } from '../vault/seal.ts';
 import type { ObjectStore } from '../vault/store.ts';
 import { decodeEntry, type IndexEntry } from './index-format.ts';
 import type { Manifest } from './manifest.ts';
+import { readReferenced } from './stored-object.ts';
 
 /**
  * The entries of a backup, in the order of its index, read from one vault and checked: size, SHA-256, every frame, the number of
@@ -22,7 +23,7 @@ export async function* readIndex(
       where,
       next: 'Restore from another vault (--vault NAME), then repair this one from it.',
     });
-  const sealed = await store.read(key, undefined, { signal });
+  const sealed = await readReferenced(store, key, `the index of backup ${manifest.id}`, { signal });
   if (sealed.length !== size) throw damaged(`it has ${sealed.length} bytes instead of ${size}`);
   if (sha256(sealed).toString('hex') !== digest) throw damaged('it does not match its SHA-256');
   const secret = keyId === undefined ? undefined : (await keyRing.open(store, keyId)).secret;

@@ -1,5 +1,6 @@
 import { constants } from 'node:fs';
 import {
+  access,
   chmod,
   chown,
   lchown,
@@ -57,7 +58,7 @@ export class RestoreTarget {
   /** Makes the directory ready, or throws `refused` (not empty) or `local` (cannot be written). */
   async prepare(what: string): Promise<void> {
     try {
-      await mkdir(this.root, { recursive: true, mode: 0o700 });
+      await makeRoot(this.root);
       const present = await readdir(this.root);
       if (present.includes(INCOMPLETE_MARKER)) {
         await Promise.all(present.map((name) => rm(path.join(this.root, name), { recursive: true, force: true })));
@@ -147,6 +148,34 @@ export class RestoreTarget {
     if (elsewhere !== undefined) return Buffer.from(elsewhere);
     return entryPath.length === 0 ? Buffer.from(this.root) : Buffer.concat([Buffer.from(`${this.root}/`), entryPath]);
   }
+}
+
+/** Makes the directory with its parents. Node says "not found" for a read-only file system and "exists" for a file: said rightly here. */
+async function makeRoot(root: string): Promise<void> {
+  try {
+    await mkdir(root, { recursive: true, mode: 0o700 });
+  } catch (error) {
+    if (codeOf(error) === 'EEXIST') {
+      throw new DrError('local', 'the restore target is a file, and a directory is needed', {
+        where: root,
+        next: 'Name a new or empty directory: dr does not overwrite.',
+        cause: error,
+      });
+    }
+    if (codeOf(error) === 'ENOENT') {
+      let parent = path.dirname(root);
+      while (parent !== path.dirname(parent) && !(await exists(parent))) parent = path.dirname(parent);
+      await access(parent, constants.W_OK | constants.X_OK);
+    }
+    throw error;
+  }
+}
+
+async function exists(place: string): Promise<boolean> {
+  return await access(place).then(
+    () => true,
+    () => false,
+  );
 }
 
 /** `fsync` of a file or directory, opened for it. A file without read permission for us was flushed by whoever could write it. */

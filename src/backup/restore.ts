@@ -11,6 +11,7 @@ import { type Extent, type IndexEntry, treeChecksum } from './index-format.ts';
 import { readIndex } from './index-reader.ts';
 import type { Manifest } from './manifest.ts';
 import { RestoreTarget, secondsOf } from './restore-target.ts';
+import { readReferenced } from './stored-object.ts';
 
 /** One read from a vault takes up to this many bytes and frames: large enough for throughput, small enough for parallelism. */
 const READ_BYTES = 4 * 1024 * 1024;
@@ -173,7 +174,8 @@ class Restore {
     const secret = part.keyId === undefined ? undefined : (await this.#options.keyRing.open(store, part.keyId)).secret;
     const offset = first.extent.frameOffset;
     const length = last.extent.frameOffset + last.extent.frameLength - offset;
-    const bytes = await store.read(part.key, { offset, length }, { signal });
+    const range = { offset, length };
+    const bytes = await readReferenced(store, part.key, `a part of backup ${manifest.id}`, { range, signal });
     const frames = [];
     for (const { extent, slices } of run) {
       frames.push({

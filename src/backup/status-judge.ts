@@ -75,7 +75,7 @@ export function judgeResource(facts: {
     );
   }
 
-  const crossRegion = isCrossRegion(points, regions, newest?.id, resource, objectiveMs, nowMs);
+  const crossRegion = isCrossRegion(points, regions, newest?.id, resource, objectiveMs);
   if (newest && !crossRegion && new Set(regions.values()).size > 1) {
     alert(
       'warning',
@@ -133,11 +133,12 @@ function isCrossRegion(
   newestId: string | undefined,
   resource: WatchedResource,
   objectiveMs: number | undefined,
-  nowMs: number,
 ): boolean {
+  // Against the best vault, not against now: an archive that stands still in both regions is old, but in both.
+  const best = Math.max(...points.map(({ recoveryPointMs }) => recoveryPointMs ?? 0));
   const whole = points.filter(({ backup, recoveryPointMs }) => {
     if (newestId === undefined || backup?.id !== newestId || recoveryPointMs === undefined) return false;
-    return !resource.wal || objectiveMs === undefined || nowMs - recoveryPointMs <= objectiveMs;
+    return !resource.wal || objectiveMs === undefined || best - recoveryPointMs <= objectiveMs;
   });
   return new Set(whole.map(({ vault }) => regions.get(vault))).size > 1;
 }

@@ -51,23 +51,24 @@ function write(job: WriteJob): { result: WriteResult; transfer: ArrayBuffer[] } 
   return { result: { bytes }, transfer: [] };
 }
 
+/** Errors of a write do not say which file it was: here they do. */
 function writeSlice(slice: SliceTarget, content: Uint8Array): void {
-  if ('nowhere' in slice.to) return;
-  if ('fd' in slice.to) {
-    try {
-      writeFully(slice.to.fd, content, slice.to.position);
-    } catch (error) {
-      throw Object.assign(error instanceof Error ? error : new Error(messageOf(error)), { path: slice.name });
-    }
-    return;
+  try {
+    if ('fd' in slice.to) writeFully(slice.to.fd, content, slice.to.position);
+    else if ('create' in slice.to) createFile(slice.to.create, content, slice.to.attributes);
+  } catch (error) {
+    throw Object.assign(error instanceof Error ? error : new Error(messageOf(error)), { path: slice.name });
   }
+}
+
+function createFile(path: Uint8Array, content: Uint8Array, attributes: FileAttributes): void {
   // O_EXCL and O_NOFOLLOW: a restore never writes through something that was put in its way.
   const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | (constants.O_NOFOLLOW ?? 0);
-  const { buffer, byteOffset, byteLength } = slice.to.create;
+  const { buffer, byteOffset, byteLength } = path;
   const fd = openSync(Buffer.from(buffer as ArrayBuffer, byteOffset, byteLength), flags, 0o600);
   try {
     writeFully(fd, content, 0);
-    setAttributes(fd, slice.to.attributes);
+    setAttributes(fd, attributes);
   } finally {
     closeSync(fd);
   }
