@@ -2,6 +2,7 @@ import { access, constants, lstat, opendir } from 'node:fs/promises';
 import path from 'node:path';
 import { codeOf, fileError, messageOf } from '../base/errors.ts';
 import { bad, doubtful, type Finding, fromError, good } from '../base/finding.ts';
+import { globMatcher } from '../base/glob.ts';
 import { formatBytes } from '../base/units.ts';
 
 /** Looking at millions of files is the backup's work: a doctor says how far it looked. */
@@ -21,6 +22,7 @@ export interface DirectoryDoctorOptions {
 interface Seen {
   entries: number;
   bytes: number;
+  readonly excludes: (path: string) => string | undefined;
   excluded: Map<string, number>;
   unreadable: string[];
   readonly untilMs: number;
@@ -41,6 +43,7 @@ export async function examineDirectory(options: DirectoryDoctorOptions): Promise
   const seen: Seen = {
     entries: 0,
     bytes: 0,
+    excludes: globMatcher(options.exclude),
     excluded: new Map(options.exclude.map((pattern) => [pattern, 0])),
     unreadable: [],
     untilMs: options.now() + LOOK_MS,
@@ -65,7 +68,7 @@ async function look(root: string, relative: string, options: DirectoryDoctorOpti
       return;
     }
     const below = relative === '' ? entry.name : `${relative}/${entry.name}`;
-    const pattern = options.exclude.find((glob) => path.matchesGlob(below, glob));
+    const pattern = seen.excludes(below);
     if (pattern !== undefined) {
       seen.excluded.set(pattern, (seen.excluded.get(pattern) ?? 0) + 1);
       continue;

@@ -4,13 +4,18 @@ import type { Log } from '../base/log.ts';
 import { formatDuration } from '../base/units.ts';
 import { connectReplication } from '../postgres/connection.ts';
 import { formatLsn, segmentStart } from '../postgres/lsn.ts';
+import { queryRows } from '../postgres/query.ts';
 import type { ObjectStore } from '../vault/store.ts';
 import type { BackupContext } from './context.ts';
 import type { Note } from './manifest.ts';
 import type { EnsureWal, NeededWal } from './take-database.ts';
 import { WalArchiver } from './wal-archiver.ts';
-import { walCoverage } from './wal-coverage.ts';
+import { VaultWal } from './wal-listing.ts';
+import { contiguousEnd } from './wal-names.ts';
 
+/** Name of the slots of single backups: followed by the second in which they were made. */
+const ONCE = 'dr_once_';
+const FORGOTTEN_SECONDS = 600;
 const LOOK_EVERY_MS = 500;
 /** How long vaults that lag behind the first one are waited for before the backup goes on without them. */
 const LAGGING_VAULT_MS = 60_000;
@@ -60,7 +65,8 @@ export async function withPassingArchiver<T>(
   database: { readonly name: string; readonly url: string },
   work: (ensureWal: EnsureWal) => Promise<T>,
 ): Promise<T> {
-  const slot = `dr_once_${randomBytes(4).toString('hex')}`;
+  await dropForgottenSlots(context, database.url);
+  const slot = `${ONCE}${Math.floor(context.clock.now() / 1000)}_${randomBytes(3).toString('hex')}`;
   const archiver = new WalArchiver({
     resource: database.name,
     url: database.url,
@@ -115,6 +121,22 @@ async function untilStreaming(context: BackupContext, archiver: WalArchiver, res
   }
 }
 
+/** Removes what killed backups left on the server, where it would keep WAL for ever. One that was just made may be another's. */
+async function dropForgottenSlots(context: BackupContext, url: string): Promise<void> {
+  const { signal, log } = context;
+  const before = Math.floor(context.clock.now() / 1000) - FORGOTTEN_SECONDS;
+  const found = await queryRows(
+    url,
+    `select slot_name::text from pg_replication_slots where not active and slot_name ~ '^${ONCE}[0-9]+_'
+     and split_part(slot_name, '_', 3)::bigint < ${before}`,
+    { signal },
+  );
+  for (const [name] of found) {
+    log.info({ slot: name }, 'removing the replication slot of a backup that was killed');
+    await dropSlot(context, url, String(name));
+  }
+}
+
 async function dropSlot(context: BackupContext, url: string, slot: string): Promise<void> {
   try {
     const connection = await connectReplication({ url, applicationName: 'dr', log: context.log });
@@ -134,10 +156,11 @@ async function dropSlot(context: BackupContext, url: string, slot: string): Prom
 /** Why a vault does not hold the WAL; undefined when it does. */
 async function whyLacking(store: ObjectStore, needed: NeededWal, signal?: AbortSignal): Promise<string | undefined> {
   try {
-    const coverage = await walCoverage(store, needed.systemId, signal ? { signal } : {});
-    const timeline = coverage.timelines.find((each) => each.timeline === needed.timeline);
-    const start = segmentStart(needed.startLsn, coverage.segmentBytes || 16 * 1024 * 1024);
-    const holds = timeline?.ranges.some((range) => range.start <= start && range.end >= needed.endLsn);
+    const { systemId, timeline, startLsn, endLsn, segmentBytes } = needed;
+    const start = segmentStart(startLsn, segmentBytes);
+    // Only from there on: an archive of a month is long.
+    const wal = await VaultWal.read(store, systemId, { timeline, lsn: start }, segmentBytes, signal);
+    const holds = contiguousEnd(wal.ranges(timeline), start) >= endLsn;
     return holds ? undefined : `its WAL from ${formatLsn(start)} to ${formatLsn(needed.endLsn)} is not archived`;
   } catch (error) {
     if (signal?.aborted || isAbort(error)) throw error;

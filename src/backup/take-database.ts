@@ -21,6 +21,7 @@ export interface NeededWal {
   readonly timeline: number;
   readonly startLsn: Lsn;
   readonly endLsn: Lsn;
+  readonly segmentBytes: number;
 }
 
 /** Resolves when the vaults hold the WAL, with a note for each vault that does not (yet); throws when none does. */
@@ -77,9 +78,15 @@ export async function takeDatabaseBackup(
 
 async function waitForWal(database: DatabaseFacts | undefined, ensureWal: EnsureWal, log: Log): Promise<Note[]> {
   if (!database) return [];
-  const { systemId, timeline, startLsn, endLsn } = database;
+  const { systemId, timeline, startLsn, endLsn, segmentBytes } = database;
   log.debug({ startLsn, endLsn }, 'waiting until the WAL of the base backup is archived');
-  return await ensureWal({ systemId, timeline, startLsn: parseLsn(startLsn) ?? 0n, endLsn: parseLsn(endLsn) ?? 0n });
+  return await ensureWal({
+    systemId,
+    timeline,
+    startLsn: parseLsn(startLsn) ?? 0n,
+    endLsn: parseLsn(endLsn) ?? 0n,
+    segmentBytes,
+  });
 }
 
 /** Puts the cluster's files into the pack as they come from the server. */

@@ -64,6 +64,9 @@ export async function verifyResource(context: BackupContext, options: VerifyOpti
     if (bad) failure = `${bad.what}: ${bad.detail}`;
   } catch (error) {
     if (context.signal?.aborted || isAbort(error)) throw error;
+    // These say nothing about the backup: this machine, the network or the identity stood in the way.
+    const unproven = ['local', 'unreachable', 'denied', 'wrong-key', 'config'];
+    if (error instanceof DrError && unproven.includes(error.kind)) throw error;
     context.log.error({ resource: options.resource, vault: options.store.name, error }, 'verification failed');
     failure = error instanceof DrError && error.where ? `${error.message} (${error.where})` : messageOf(error);
   } finally {

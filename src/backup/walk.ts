@@ -1,7 +1,7 @@
 import { type BigIntStats, constants } from 'node:fs';
 import { lstat, open, readdir, readlink } from 'node:fs/promises';
-import path from 'node:path';
 import { codeOf, fileError, messageOf } from '../base/errors.ts';
+import { globMatcher } from '../base/glob.ts';
 import type { Note } from './manifest.ts';
 import type { EntryHead, PackWriter } from './pack-writer.ts';
 
@@ -44,12 +44,14 @@ class Walk {
   readonly notes: Note[] = [];
   files = 0;
   readonly #options: WalkOptions;
+  readonly #excludes: (path: string) => string | undefined;
   /** First path of every inode with several names. */
   readonly #linked = new Map<string, Buffer>();
   readonly #buffer = Buffer.allocUnsafe(READ_BYTES);
 
   constructor(options: WalkOptions) {
     this.#options = options;
+    this.#excludes = globMatcher(options.exclude);
   }
 
   async directory(absolute: Buffer, relative: Buffer, isRoot = false): Promise<void> {
@@ -169,7 +171,7 @@ class Walk {
 
   #isExcluded(relative: Buffer): boolean {
     const text = relative.toString('utf8');
-    return this.#options.exclude.some((pattern) => path.matchesGlob(text, pattern));
+    return this.#excludes(text) !== undefined;
   }
 
   #noteFailure(relative: Buffer, error: unknown): undefined {

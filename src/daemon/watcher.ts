@@ -3,6 +3,7 @@ import path from 'node:path';
 import { type ChokidarOptions, FSWatcher } from 'chokidar';
 import type { Clock } from '../base/clock.ts';
 import { codeOf, DrError, fileError, messageOf } from '../base/errors.ts';
+import { globMatcher } from '../base/glob.ts';
 import type { Log } from '../base/log.ts';
 import type { Service } from './service.ts';
 
@@ -37,6 +38,7 @@ const NO_WATCHES = new Set(['ENOSPC', 'EMFILE', 'ENOSYS', 'ENOTSUP', 'EOPNOTSUPP
 export class DirectoryWatcher implements Service {
   readonly name: string;
   readonly #options: WatcherOptions;
+  readonly #excludes: (path: string) => string | undefined;
   #polling = false;
   /** Changes may have been missed. */
   #blind = false;
@@ -47,6 +49,7 @@ export class DirectoryWatcher implements Service {
   #ended: Promise<void> | undefined;
 
   constructor(options: WatcherOptions) {
+    this.#excludes = globMatcher(options.exclude);
     this.name = `watch ${options.resource}`;
     this.#options = options;
   }
@@ -139,7 +142,7 @@ export class DirectoryWatcher implements Service {
 
   #isExcluded(file: string): boolean {
     const relative = path.relative(this.#options.path, file);
-    return relative !== '' && this.#options.exclude.some((pattern) => path.matchesGlob(relative, pattern));
+    return relative !== '' && this.#excludes(relative) !== undefined;
   }
 
   #changed(): void {

@@ -1,6 +1,6 @@
 import { readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { DrError, fileError } from '../base/errors.ts';
+import { DrError, fileError, isAbort } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import type { OnProgress } from '../base/progress.ts';
 import type { PostgresBinaries } from './binaries.ts';
@@ -121,7 +121,8 @@ export async function recover(options: RecoverOptions): Promise<RunningCluster> 
     await spool.close();
     // A promoted server may be in production already.
     if (!promoted) await server?.stop('immediate');
-    throw error;
+    // A failed fetch makes the server end, and whoever was talking to it sees a broken connection first.
+    throw spool.failure === undefined || isAbort(error) ? error : spool.failure;
   }
 
   async function start(settings: Record<string, string>, recovery: Record<string, string>) {

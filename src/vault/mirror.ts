@@ -1,6 +1,6 @@
 import { DrError, isAbort, messageOf } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
-import type { Body, ObjectStore } from './store.ts';
+import { type Body, bodyBytes, type ObjectStore } from './store.ts';
 
 /** A vault that dropped out of one operation, and why. */
 export interface LostVault {
@@ -40,7 +40,9 @@ export class Mirror {
     await Promise.all(
       [...this.#alive].map(async (store) => {
         try {
-          if ((await store.create(key, body, { signal })) === 'exists') {
+          const exists = (await store.create(key, body, { signal })) === 'exists';
+          // The same content is a success: a repair may have brought it here from another vault a moment ago.
+          if (exists && !(await store.read(key, undefined, { signal })).equals(bodyBytes(body))) {
             throw new DrError('conflict', 'an object of this name is already there, with other content', {
               where: `${store.location}/${key}`,
               next: 'Another dr writes to this vault under the same identity: find and stop it.',

@@ -95,7 +95,8 @@ async function open(
     return away(store, `the vault ${store.name} is not the one that was enrolled at this place`);
   }
   const absent = marker.kind === 'not-found' || marker.kind === 'unreachable';
-  if (!absent) throw marker;
+  // Expired credentials or a damaged marker in one region must not end the backups to the others.
+  if (!absent) return { store, marker: undefined, reason: marker, enrolled: false };
   if (known !== undefined && known.location === store.location && !replace) {
     return away(store, `the vault ${store.name} was enrolled at this place and is not there now`, marker);
   }
@@ -104,9 +105,8 @@ async function open(
     options.log.info({ vault: store.name, location: store.location }, 'new vault enrolled');
     return { store, marker: enrolled, enrolled: true };
   } catch (error) {
-    if (error instanceof DrError && error.kind === 'unreachable') {
+    if (error instanceof DrError && !isAbort(error))
       return { store, marker: undefined, reason: error, enrolled: false };
-    }
     throw error;
   }
 }
@@ -120,14 +120,13 @@ function away(store: ObjectStore, message: string, cause?: unknown): OpenedVault
   return { store, marker: undefined, reason, enrolled: false };
 }
 
-/** The marker, or why there is none. Whatever else is wrong is thrown. */
+/** The marker, or why it cannot be had. */
 async function findVault(store: ObjectStore, options: CallOptions): Promise<VaultMarker | DrError> {
   try {
     return await checkVault(store, options);
   } catch (error) {
     if (isAbort(error) || !(error instanceof DrError)) throw error;
-    if (error.kind === 'not-found' || error.kind === 'unreachable') return error;
-    throw error;
+    return error;
   }
 }
 

@@ -4,6 +4,8 @@ import { expect, test } from 'vitest';
 import { silentLog } from '../../src/base/log.ts';
 import { FileStore } from '../../src/vault/file-store.ts';
 import { openVaults } from '../../src/vault/roster.ts';
+import { S3Store } from '../../src/vault/s3-store.ts';
+import { S3Server } from '../harness/s3-server/server.ts';
 import { tempDir } from '../harness/temp.ts';
 
 async function places() {
@@ -57,4 +59,24 @@ test('two names for one place are refused', async () => {
   await expect(openVaults([make('east', east), make('west', east)], { log: silentLog })).rejects.toMatchObject({
     kind: 'config',
   });
+});
+
+test('a vault that refuses the credentials does not keep the others from being written', async () => {
+  const { west, make } = await places();
+  const server = await S3Server.start({ buckets: ['acme'] });
+  const denied = new S3Store({
+    name: 'east',
+    region: 'us-east-1',
+    bucket: 'acme',
+    prefix: 'dr',
+    endpoint: server.endpoint,
+    forcePathStyle: true,
+    credentials: { accessKeyId: 'nobody-knows', secretAccessKey: 'wrong-secret' },
+    log: silentLog,
+  });
+  const [east, other] = await openVaults([denied, make('west', west)], { log: silentLog });
+  expect(east?.reason).toMatchObject({ kind: 'denied' });
+  await expect(east?.store.create('keys/x/1.json', Buffer.from('x'))).rejects.toMatchObject({ kind: 'denied' });
+  expect(other?.enrolled).toBe(true);
+  await server.stop();
 });
