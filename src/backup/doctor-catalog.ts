@@ -66,7 +66,9 @@ export async function doctorIdentity(options: IdentityDoctorOptions): Promise<Fi
     return [doubtful('backups are not encrypted, by an explicit "encryption: none"', next)];
   }
   const findings = [
-    good(`backups are encrypted for ${policy.recipients.length} recipient(s); writing them needs no identity`),
+    good(
+      `backups are encrypted for ${policy.recipients.length === 1 ? 'one recipient' : `${policy.recipients.length} recipients`}; writing them needs no identity`,
+    ),
   ];
   if (identities === undefined) {
     const what = 'no identity was given: verification, restore and failover need it';

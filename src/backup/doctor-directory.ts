@@ -91,7 +91,7 @@ async function weigh(absolute: string, relative: string, seen: Seen): Promise<vo
 
 function findingsOf({ path: root, allowEmpty }: DirectoryDoctorOptions, seen: Seen): Finding[] {
   const findings: Finding[] = [];
-  const size = `${seen.complete ? '' : 'more than '}${seen.entries} entries, ${formatBytes(seen.bytes)}`;
+  const size = `${seen.complete ? '' : 'more than '}${seen.entries} ${seen.entries === 1 ? 'entry' : 'entries'}, ${formatBytes(seen.bytes)}`;
   if (seen.entries === 0 && !allowEmpty) {
     findings.push(
       bad(

@@ -86,10 +86,11 @@ export const verbs: readonly Verb[] = [
   verb<DoctorOptions>({
     name: 'doctor',
     summary: 'check everything the configuration names, and say how to mend it',
-    description: 'Tries every vault, database, folder, DNS record and program, with clock and rights. Changes nothing.',
+    description:
+      'Tries every vault, database, folder, DNS record and program, with clock and rights, all at once. Changes nothing: what it stores in a vault to prove its rights lies under probes/ and is removed. With --site it judges what that site needs on this machine.',
     arguments: [],
     flags: [],
-    examples: ['dr doctor'],
+    examples: ['dr doctor', 'dr doctor --site west --identity /secure/identity.txt'],
     failures: ['check-failed'],
     read: () => ({}),
     load: () => import('./doctor.ts'),
