@@ -1,5 +1,5 @@
 import { DrError } from '../base/errors.ts';
-import { inspectServer } from '../postgres/inspect.ts';
+import { inspectServer, type ServerFacts } from '../postgres/inspect.ts';
 import { acquireLease, type Lease } from '../vault/lease.ts';
 import type { ObjectStore } from '../vault/store.ts';
 import { newestBackup } from './catalog.ts';
@@ -18,6 +18,8 @@ export type ResourceSource =
       readonly url: string;
       /** Makes sure that the WAL of the base backup is in the vaults. */
       readonly ensureWal: EnsureWal;
+      /** A person says that the server was created anew: its backups begin a lineage of their own. */
+      readonly acceptNewSystem?: boolean;
     };
 
 /** Name of the lease under which a resource is backed up. */
@@ -38,9 +40,42 @@ export async function backupResource(context: BackupContext, source: ResourceSou
       return await takeDirectoryBackup(leased, source, await unchangedCandidate(context.stores, source));
     }
     const facts = await inspectServer(source.url, { signal, log: context.log });
+    if (!source.acceptNewSystem) await requireSameSystem(context.stores, source.name, facts);
     return await takeDatabaseBackup(leased, { ...source, facts: databaseFacts(facts) }, source.ensureWal);
   } finally {
     await lease.release();
+  }
+}
+
+/** Behind a wrong URL stands another database: its backups must not pass as those of this one. */
+async function requireSameSystem(
+  stores: readonly ObjectStore[],
+  resource: string,
+  facts: Pick<ServerFacts, 'systemId' | 'where'>,
+): Promise<void> {
+  const known = await Promise.all(stores.map(async (store) => await newestOrNone(store, resource)));
+  const newest = known
+    .flatMap((manifest) => (manifest?.database ? [manifest] : []))
+    .sort((a, b) => a.id.localeCompare(b.id))
+    .at(-1);
+  if (newest?.database === undefined || newest.database.systemId === facts.systemId) return;
+  throw new DrError(
+    'refused',
+    `another PostgreSQL system answers for ${resource}: ${facts.systemId}; its backups are of ${newest.database.systemId}`,
+    {
+      where: facts.where,
+      next: `Correct the url. If the server was created anew (initdb, pg_upgrade, from a dump), run \`dr backup ${resource} --accept-new-system\` once: the old recovery points stay.`,
+    },
+  );
+}
+
+/** The newest backup in a vault; undefined when there is none or the vault cannot say (away, damaged). */
+async function newestOrNone(store: ObjectStore, resource: string): Promise<Manifest | undefined> {
+  try {
+    return await newestBackup(store, resource);
+  } catch (error) {
+    if (error instanceof DrError) return undefined;
+    throw error;
   }
 }
 
@@ -80,15 +115,8 @@ async function unchangedCandidate(
 ): Promise<Manifest | undefined> {
   if (source.kind !== 'configuration') return undefined;
   const newest: Array<Manifest | undefined> = await Promise.all(
-    stores.map(async (store) => {
-      try {
-        return await newestBackup(store, source.name);
-      } catch (error) {
-        // A vault that cannot say what it has (away, damaged) gets a new backup.
-        if (error instanceof DrError) return undefined;
-        throw error;
-      }
-    }),
+    // A vault that cannot say what it has gets a new backup.
+    stores.map(async (store) => await newestOrNone(store, source.name)),
   );
   const [first] = newest;
   return newest.every((manifest) => manifest !== undefined && manifest.id === first?.id) ? first : undefined;

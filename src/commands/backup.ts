@@ -33,7 +33,10 @@ export async function run(context: CommandContext, options: BackupOptions): Prom
   const outcomes: Outcome[] = [];
   for (const resource of resources) {
     try {
-      outcomes.push({ resource: resource.name, taken: await backupOne(world, places, resource) });
+      outcomes.push({
+        resource: resource.name,
+        taken: await backupOne(world, places, resource, options.acceptNewSystem),
+      });
     } catch (error) {
       if (context.signal.aborted || isAbort(error)) throw error;
       outcomes.push({ resource: resource.name, error });
@@ -42,7 +45,12 @@ export async function run(context: CommandContext, options: BackupOptions): Prom
   return result(outcomes);
 }
 
-async function backupOne(world: World, places: SitePlaces, resource: ConfiguredResource): Promise<TakenBackup> {
+async function backupOne(
+  world: World,
+  places: SitePlaces,
+  resource: ConfiguredResource,
+  acceptNewSystem: boolean,
+): Promise<TakenBackup> {
   const context = world.backupContext(places.site.name);
   const missing = new DrError('config', `${resource.name} has no place at site ${places.site.name}`, {
     where: world.config.source.path,
@@ -60,12 +68,12 @@ async function backupOne(world: World, places: SitePlaces, resource: ConfiguredR
   const { wal } = place.database;
   if (wal.enabled && (await isArchiving(context, place.url, wal.slot))) {
     const ensureWal = waitForArchive(context, database);
-    return await backupResource(context, { type: 'database', ...database, ensureWal });
+    return await backupResource(context, { type: 'database', ...database, ensureWal, acceptNewSystem });
   }
   return await withPassingArchiver(
     context,
     database,
-    async (ensureWal) => await backupResource(context, { type: 'database', ...database, ensureWal }),
+    async (ensureWal) => await backupResource(context, { type: 'database', ...database, ensureWal, acceptNewSystem }),
   );
 }
 

@@ -11,6 +11,8 @@ export type DoctorOptions = Record<never, never>;
 export interface BackupOptions {
   /** Names of resources; empty = all of the configuration. */
   readonly resources: readonly string[];
+  /** The databases named were created anew: another system identifier is no error. */
+  readonly acceptNewSystem: boolean;
 }
 
 export interface BackupsOptions {

@@ -100,10 +100,13 @@ export const verbs: readonly Verb[] = [
     summary: 'take a backup now, into all vaults',
     description: 'Without names, of every resource. Done means: each vault alone restores it.',
     arguments: [['[resource...]', 'names of databases, data or configuration']],
-    flags: [],
+    flags: [['--accept-new-system', 'the server of a database was created anew: begin a lineage of its own']],
     examples: ['dr backup', 'dr backup orders uploads'],
     failures: ['objective-broken', 'lease-held', 'not-found', 'unreachable', 'denied', 'refused', 'local'],
-    read: (written) => ({ resources: words(written.arguments[0]) }),
+    read: (written) => ({
+      resources: words(written.arguments[0]),
+      acceptNewSystem: written.flags['acceptNewSystem'] === true,
+    }),
     load: () => import('./backup.ts'),
   }),
   verb<BackupsOptions>({

@@ -118,3 +118,24 @@ test('a moment after the last commit, covered by the archive, is reached althoug
   await cluster.stop();
   await world.pool.close();
 });
+
+test('another system behind the same URL is refused until a person accepts it', async () => {
+  const world = await backupWorld();
+  const take = async (url: string, acceptNewSystem: boolean) =>
+    await withPassingArchiver(
+      world.context,
+      { name: 'orders', url },
+      async (ensureWal) =>
+        await backupResource(world.context, { type: 'database', name: 'orders', url, ensureWal, acceptNewSystem }),
+    );
+  await using first = await startPostgres({ version: 17 });
+  await using rebuilt = await startPostgres({ version: 17 });
+  await take(first.url, false);
+  await expect(take(rebuilt.url, false)).rejects.toMatchObject({
+    kind: 'refused',
+    next: expect.stringContaining('--accept-new-system'),
+  });
+  const accepted = await take(rebuilt.url, true);
+  expect((await take(rebuilt.url, false)).manifest.database?.systemId).toBe(accepted.manifest.database?.systemId);
+  await world.pool.close();
+});
