@@ -8,7 +8,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { startPostgres, type TestPostgres } from '../harness/postgres.ts';
 import type { Ended } from '../harness/process.ts';
 import { tempDir } from '../harness/temp.ts';
-import { allFiles, leaks, makeOperator, type Operator, resultOf } from './world.ts';
+import { allFiles, expectHelp, leaks, makeOperator, type Operator, resultOf } from './world.ts';
 
 const password = 'operators-never-tell-1729';
 const wrongPassword = 'guessed-and-wrong-31415';
@@ -19,7 +19,6 @@ const canMount = process.platform === 'linux' && process.getuid?.() === 0;
 let source: TestPostgres;
 let operator: Operator;
 let vaults: { east: string; west: string };
-const mounts: string[] = [];
 
 beforeAll(async () => {
   source = await startPostgres({ password });
@@ -56,24 +55,8 @@ async function askNobody(): Promise<Awaited<typeof nobodyAnswers>> {
 
 afterAll(async () => {
   await nobodyAnswers?.catch(() => {});
-  for (const mount of mounts) execFileSync('umount', [mount]);
   await source?.stop('immediate');
 });
-
-/** A failure as the person on call sees it: nothing on standard output, and one block that says what and what to do. */
-function expectHelp(ended: Ended, code: number, ...facts: readonly (string | RegExp)[]): void {
-  expect(ended.code, ended.stdout + ended.stderr).toBe(code);
-  expect(ended.stdout).toBe('');
-  expect(ended.stderr).toMatch(/^dr: .+/m);
-  expect(ended.stderr).toMatch(/^ {2}next: +\S+/m);
-  expect(ended.stderr).not.toMatch(/^ +at .+\(?file:/m);
-  for (const fact of facts)
-    expect(ended.stderr).toMatch(fact instanceof RegExp ? fact : new RegExp(escapeRegExp(fact)));
-}
-
-function escapeRegExp(text: string): string {
-  return text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&');
-}
 
 const restore = async (to: string, ...more: string[]) => await operator.dr(['restore', 'uploads', '--to', to, ...more]);
 
@@ -169,15 +152,15 @@ describe('the place of a restore', () => {
   test('cannot be written: exit 13', async () => {
     const directory = join(operator.root, 'read-only');
     await mkdir(directory);
-    if (canMount) mount(directory, 'size=1m,ro');
-    else await chmod(directory, 0o555);
+    using _disk = canMount ? mount(directory, 'size=1m,ro') : undefined;
+    if (!canMount) await chmod(directory, 0o555);
     expectHelp(await restore(join(directory, 'uploads')), 13, directory, /read-only|permission|EACCES|access/i);
   });
 
   test.skipIf(!canMount)('is full (needs root on Linux): exit 13; with room, the same command completes', async () => {
     const disk = join(operator.root, 'full');
     await mkdir(disk);
-    mount(disk, 'size=2m');
+    using _disk = mount(disk, 'size=2m');
     const target = join(disk, 'uploads');
     expectHelp(await restore(target), 13, 'ENOSPC', target, /next: .*[Ff]ree space/);
     await expectNotDone(target);
@@ -192,7 +175,7 @@ describe('the place of a restore', () => {
     async () => {
       const disk = join(operator.root, 'full-database');
       await mkdir(disk);
-      mount(disk, 'size=8m');
+      using _disk = mount(disk, 'size=8m');
       expectHelp(await operator.dr(['restore', 'orders', '--to', join(disk, 'data'), '--start']), 13, 'ENOSPC', disk);
       await expectNotDone(join(disk, 'data'));
       expect(existsSync(join(disk, 'data', 'postmaster.pid'))).toBe(false);
@@ -204,7 +187,7 @@ describe('the place of a restore', () => {
     async () => {
       const disk = join(operator.root, 'full-vault');
       await mkdir(disk);
-      mount(disk, 'size=2m');
+      using _disk = mount(disk, 'size=2m');
       const other = join(operator.root, 'other-vault');
       const file = await operator.variant((text) =>
         text.replace(vaults.east, join(disk, 'v')).replace(vaults.west, other),
@@ -218,42 +201,11 @@ describe('the place of a restore', () => {
   );
 });
 
-function mount(directory: string, options: string): void {
+/** A file system of its own; gone again at the end of the test, so that no broken run leaves it behind. */
+function mount(directory: string, options: string): Disposable {
   execFileSync('mount', ['-t', 'tmpfs', '-o', options, 'tmpfs', directory]);
-  mounts.push(directory);
+  return { [Symbol.dispose]: () => execFileSync('umount', ['--lazy', directory]) };
 }
-
-describe('the configuration', () => {
-  test.each([
-    [
-      'an unknown key',
-      (text: string) => text.replace('objectives:', 'objektives:'),
-      ['objektives', 'did you mean objectives'],
-    ],
-    ['malformed YAML', (text: string) => text.replace('sites:', 'sites: ['), [/line \d+/]],
-    [
-      'a schedule that cannot keep the RPO',
-      (text: string) => text.replace('wal: { flushEvery: 1s }', 'wal: { enabled: false }'),
-      [/RPO|rpo/],
-    ],
-    [
-      'a reference that is not set',
-      (text: string) => text.replace('ORDERS_DATABASE_URL', 'NOBODY_SET_THIS'),
-      ['NOBODY_SET_THIS'],
-    ],
-  ])('%s: exit 3 from every command, with the place', async (_, edit, facts) => {
-    const file = await operator.variant(edit);
-    for (const args of [
-      ['validate'],
-      ['backup'],
-      ['restore', 'uploads', '--to', join(operator.root, 'never')],
-      ['doctor'],
-    ]) {
-      expectHelp(await operator.dr(args, { DR_CONFIG: file }), 3, file, ...facts);
-    }
-    expect(existsSync(join(operator.root, 'never'))).toBe(false);
-  });
-});
 
 describe('a damaged vault', () => {
   const kinds = ['manifests/uploads/', 'indexes/uploads/', 'parts/uploads/', 'keys/'] as const;

@@ -171,3 +171,18 @@ export async function passable(directory: string): Promise<string> {
   await chmod(directory, 0o755);
   return directory;
 }
+
+/** A failure as the person on call sees it: nothing on standard output, and one block that says what and what to do. */
+export function expectHelp(ended: Ended, code: number, ...facts: readonly (string | RegExp)[]): void {
+  expect(ended.code, ended.stdout + ended.stderr).toBe(code);
+  expect(ended.stdout).toBe('');
+  expect(ended.stderr).toMatch(/^dr: .+/m);
+  expect(ended.stderr).toMatch(/^ {2}next: +\S+/m);
+  expect(ended.stderr).not.toMatch(/^ +at .+\(?file:/m);
+  for (const fact of facts)
+    expect(ended.stderr).toMatch(fact instanceof RegExp ? fact : new RegExp(escapeRegExp(fact)));
+}
+
+function escapeRegExp(text: string): string {
+  return text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&');
+}
