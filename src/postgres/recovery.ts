@@ -122,6 +122,8 @@ export async function recover(options: RecoverOptions): Promise<RunningCluster> 
     // A promoted server may be in production already.
     if (!promoted) await server?.stop('immediate');
     // A failed fetch makes the server end, and whoever was talking to it sees a broken connection first.
+    // The same is true of an abort.
+    signal?.throwIfAborted();
     throw spool.failure === undefined || isAbort(error) ? error : spool.failure;
   }
 
