@@ -46,7 +46,7 @@ await takeDirectoryBackup(
   { ...context, keyPolicy: 'none' },
   { name: 'plain', kind: 'data', path: source, exclude: [], allowEmpty: false },
 );
-const wal = await createDataKey(context.keyPolicy, Date.now(), 'wal');
+const wal = await createDataKey(context.keyPolicy, Date.now(), 'wal/7711238064300980214');
 if (!wal) throw new Error('no key');
 await store.create(wal.objectKey, wal.object);
 const sealer = new WalSealer({ systemId: '7711238064300980214', key: wal.key, pool, level: 3 });
