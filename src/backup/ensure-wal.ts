@@ -29,18 +29,18 @@ const FIRST_VAULT_MS = 5 * 60_000;
  * another one). A vault that lags is noted in the backup.
  */
 export function waitForArchive(context: BackupContext, database: { readonly name: string }): EnsureWal {
-  return async (needed) => {
+  return async (needed, vaults) => {
     const startedMs = context.clock.now();
     let firstMs: number | undefined;
     for (;;) {
       const lacking: Note[] = [];
-      for (const store of context.stores) {
+      for (const store of vaults) {
         const reason = await whyLacking(store, needed, context.signal);
         if (reason !== undefined) lacking.push({ kind: 'vault-lost', subject: store.name, detail: reason });
       }
       if (lacking.length === 0) return [];
       const nowMs = context.clock.now();
-      if (lacking.length < context.stores.length) firstMs ??= nowMs;
+      if (lacking.length < vaults.length) firstMs ??= nowMs;
       if (firstMs !== undefined && nowMs - firstMs >= LAGGING_VAULT_MS) return lacking;
       if (firstMs === undefined && nowMs - startedMs >= FIRST_VAULT_MS)
         throw notArchived(database.name, needed, lacking);

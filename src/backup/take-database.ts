@@ -3,6 +3,7 @@ import { printableUrl } from '../base/redact.ts';
 import type { BaseBackupConsumer, BaseBackupEntry, BaseBackupStart } from '../postgres/base-backup.ts';
 import { connectReplication } from '../postgres/connection.ts';
 import { formatLsn, type Lsn, parseLsn } from '../postgres/lsn.ts';
+import type { ObjectStore } from '../vault/store.ts';
 import type { BackupContext, TakenBackup } from './context.ts';
 import type { DatabaseFacts, Note } from './manifest.ts';
 import type { PackWriter } from './pack-writer.ts';
@@ -24,8 +25,8 @@ export interface NeededWal {
   readonly segmentBytes: number;
 }
 
-/** Resolves when the vaults hold the WAL, with a note for each vault that does not (yet); throws when none does. */
-export type EnsureWal = (needed: NeededWal) => Promise<Note[]>;
+/** Resolves when these vaults hold the WAL, with a note for each vault that does not (yet); throws when none does. */
+export type EnsureWal = (needed: NeededWal, vaults: readonly ObjectStore[]) => Promise<Note[]>;
 
 /**
  * Takes a base backup straight from the server into all vaults, without temporary disk. It is committed only when the server has
@@ -69,24 +70,32 @@ export async function takeDatabaseBackup(
         };
         return content;
       },
-      beforeCommit: async ({ database }) => await waitForWal(database, ensureWal, context.log),
+      beforeCommit: async ({ database }, vaults) => await waitForWal(database, vaults, ensureWal, context.log),
     });
   } finally {
     await connection.close();
   }
 }
 
-async function waitForWal(database: DatabaseFacts | undefined, ensureWal: EnsureWal, log: Log): Promise<Note[]> {
+async function waitForWal(
+  database: DatabaseFacts | undefined,
+  vaults: readonly ObjectStore[],
+  ensureWal: EnsureWal,
+  log: Log,
+): Promise<Note[]> {
   if (!database) return [];
   const { systemId, timeline, startLsn, endLsn, segmentBytes } = database;
   log.debug({ startLsn, endLsn }, 'waiting until the WAL of the base backup is archived');
-  return await ensureWal({
-    systemId,
-    timeline,
-    startLsn: parseLsn(startLsn) ?? 0n,
-    endLsn: parseLsn(endLsn) ?? 0n,
-    segmentBytes,
-  });
+  return await ensureWal(
+    {
+      systemId,
+      timeline,
+      startLsn: parseLsn(startLsn) ?? 0n,
+      endLsn: parseLsn(endLsn) ?? 0n,
+      segmentBytes,
+    },
+    vaults,
+  );
 }
 
 /** Puts the cluster's files into the pack as they come from the server. */

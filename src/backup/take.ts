@@ -3,6 +3,7 @@ import { DrError } from '../base/errors.ts';
 import { createDataKey } from '../vault/keys.ts';
 import { FORMAT_VERSION, layout, timedId } from '../vault/layout.ts';
 import { Mirror } from '../vault/mirror.ts';
+import type { ObjectStore } from '../vault/store.ts';
 import type { BackupContext, TakenBackup } from './context.ts';
 import { encodeManifest, type Manifest, type Note, type ResourceKind } from './manifest.ts';
 import { type PackResult, PackWriter } from './pack-writer.ts';
@@ -27,8 +28,11 @@ export interface TakeOptions {
   readonly pack: (pack: PackWriter) => Promise<PackedContent>;
   /** An existing backup that makes this one unnecessary when its content is the same. */
   readonly unlessEqualTo?: Manifest | undefined;
-  /** Called when everything but the manifest is stored: what must be true before the backup may count (its WAL is archived). */
-  readonly beforeCommit?: (packed: PackedContent) => Promise<Note[]>;
+  /**
+   * Called when everything but the manifest is stored, with the vaults that hold it: what must be true before the backup may count
+   * (its WAL is archived).
+   */
+  readonly beforeCommit?: (packed: PackedContent, vaults: readonly ObjectStore[]) => Promise<Note[]>;
 }
 
 /**
@@ -71,7 +75,7 @@ export async function takeBackup(context: BackupContext, options: TakeOptions): 
     await discard(mirror, created?.objectKey, stored);
     return { manifest: known, vaults: mirror.complete.map(({ name }) => name), lost: mirror.lost, unchanged: true };
   }
-  const lateNotes = (await options.beforeCommit?.(packed)) ?? [];
+  const lateNotes = (await options.beforeCommit?.(packed, mirror.complete)) ?? [];
   const lostNotes = mirror.lost.map(({ vault, reason }) => ({
     kind: 'vault-lost' as const,
     subject: vault,

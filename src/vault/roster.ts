@@ -100,6 +100,10 @@ async function open(
   if (known !== undefined && known.location === store.location && !replace) {
     return away(store, `the vault ${store.name} was enrolled at this place and is not there now`, marker);
   }
+  // A directory that is missing can be made; a store that has just not answered need not be asked again.
+  if (marker.kind === 'unreachable' && !store.location.startsWith('file:')) {
+    return { store, marker: undefined, reason: marker, enrolled: false };
+  }
   try {
     const enrolled = await enrolVault(store, options);
     options.log.info({ vault: store.name, location: store.location }, 'new vault enrolled');
