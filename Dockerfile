@@ -33,6 +33,7 @@ COPY --from=dependencies /app/node_modules ./node_modules
 COPY --from=build /build/dist ./dist
 COPY config ./config
 COPY runbooks ./runbooks
+COPY restore-script ./restore-script
 COPY docs ./docs
 USER 1000:1000
 EXPOSE 8080

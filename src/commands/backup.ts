@@ -1,6 +1,7 @@
 import { backupResource } from '../backup/backup-resource.ts';
 import type { BackupContext, TakenBackup } from '../backup/context.ts';
 import { waitForArchive, withPassingArchiver } from '../backup/ensure-wal.ts';
+import { gatherOwnConfiguration, keepOwnConfiguration } from '../backup/own-configuration.ts';
 import { DrError, type ErrorKind, isAbort } from '../base/errors.ts';
 import { formatBytes, formatDuration } from '../base/units.ts';
 import type { SitePlaces } from '../config/sites.ts';
@@ -8,6 +9,7 @@ import { inspectServer } from '../postgres/inspect.ts';
 import { reportError } from '../report/error.ts';
 import { type Column, renderTable } from '../report/table.ts';
 import { list } from '../report/values.ts';
+import { shippedRunbooks } from '../runbook/load.ts';
 import type { CommandContext, CommandResult } from './context.ts';
 import type { BackupOptions } from './options.ts';
 import { type ConfiguredResource, resourcesNamed } from './resources.ts';
@@ -30,6 +32,7 @@ export async function run(context: CommandContext, options: BackupOptions): Prom
       next: `Run the backup at ${places.site.name} (--site ${places.site.name} says that this is that site).`,
     });
   }
+  await keepConfiguration(world, context);
   const outcomes: Outcome[] = [];
   for (const resource of resources) {
     try {
@@ -43,6 +46,18 @@ export async function run(context: CommandContext, options: BackupOptions): Prom
     }
   }
   return result(outcomes);
+}
+
+/** dr's own configuration goes along; that it could not be kept is said, and keeps no backup from being taken. */
+async function keepConfiguration(world: World, { log, signal }: CommandContext): Promise<void> {
+  const { source, runbooks } = world.config;
+  try {
+    const own = await gatherOwnConfiguration(source.text, runbooks ?? shippedRunbooks);
+    await keepOwnConfiguration(world.backupContext(world.site), { ...own, source: source.path });
+  } catch (error) {
+    if (signal.aborted || isAbort(error)) throw error;
+    log.warn({ error }, 'the configuration of dr itself could not be kept in the vaults');
+  }
 }
 
 async function backupOne(

@@ -8,6 +8,15 @@ export type ValidateOptions = Record<never, never>;
 
 export type DoctorOptions = Record<never, never>;
 
+export interface InitOptions {
+  /** URL of the vault, or the path of a directory. */
+  readonly from: string;
+  readonly endpoint: string | undefined;
+  readonly region: string | undefined;
+  /** Folder that gets `dr.yaml`. */
+  readonly to: string;
+}
+
 export interface BackupOptions {
   /** Names of resources; empty = all of the configuration. */
   readonly resources: readonly string[];

@@ -7,6 +7,7 @@ import {
   type DoctorOptions,
   type FailoverOptions,
   type HoldOptions,
+  type InitOptions,
   parseAt,
   type RestoreOptions,
   type RetentionOptions,
@@ -16,13 +17,7 @@ import {
   type VaultOptions,
   type VerifyOptions,
 } from './options.ts';
-
-/** What stands on the command line after the verb, as the parser of arguments gives it. */
-export interface Written {
-  readonly arguments: readonly (string | readonly string[] | undefined)[];
-  readonly flags: Readonly<Record<string, unknown>>;
-  readonly nowMs: number;
-}
+import { readFailover, readRuns, type Written, word, words } from './written.ts';
 
 interface VerbText {
   readonly name: string;
@@ -63,9 +58,6 @@ function verb<Options>(
   };
 }
 
-const word = (value: unknown): string | undefined => (typeof value === 'string' ? value : undefined);
-const words = (value: unknown): readonly string[] => (Array.isArray(value) ? value.map(String) : []);
-
 const vaultFlag = ['--vault <name>', 'use this vault alone'] as const;
 const atFlag = ['--at <when>', 'latest, a time with its zone, "10 minutes ago", or an LSN (default: latest)'] as const;
 const storage = ['unreachable', 'denied', 'corrupt', 'wrong-key'] as const;
@@ -82,6 +74,28 @@ export const verbs: readonly Verb[] = [
     failures: [],
     read: () => ({}),
     load: () => import('./validate.ts'),
+  }),
+  verb<InitOptions>({
+    name: 'init',
+    summary: 'rebuild configuration and runbooks from a vault, on an empty machine',
+    description:
+      'Every vault keeps the configuration file (with its ${…} references, never their values) and the runbooks of the active site. Needs no configuration; overwrites nothing.',
+    arguments: [],
+    flags: [
+      ['--from <vault>', 's3://bucket/prefix, file:///dir or a path (required)'],
+      ['--endpoint <url>', 'of a store that is not AWS'],
+      ['--region <name>', 'of the bucket (default: $AWS_REGION)'],
+      ['--to <dir>', 'folder to write into (default: config)'],
+    ],
+    examples: ['dr init --from s3://backups-west/dr --region eu-central-1 --identity identity.txt'],
+    failures: ['not-found', ...storage, 'refused', 'local'],
+    read: ({ flags }) => ({
+      from: word(flags['from']) ?? '',
+      endpoint: word(flags['endpoint']),
+      region: word(flags['region']),
+      to: word(flags['to']) ?? 'config',
+    }),
+    load: () => import('./init.ts'),
   }),
   verb<DoctorOptions>({
     name: 'doctor',
@@ -293,40 +307,4 @@ function readVault({ arguments: [action, name] }: Written): VaultOptions {
     throw new DrError('usage', `dr vault does not know "${String(action)}"`, { next: 'Write: dr vault enrol NAME' });
   }
   return { action, name: word(name) ?? '' };
-}
-
-function readFailover({ flags, nowMs }: Written): FailoverOptions {
-  if (flags['plan'] === true && flags['drill'] === true) {
-    throw new DrError('usage', '--plan and --drill exclude each other', { next: 'Give one of them.' });
-  }
-  return {
-    mode: flags['plan'] === true ? 'plan' : flags['drill'] === true ? 'drill' : 'failover',
-    to: word(flags['to']),
-    at: parseAt(word(flags['at']) ?? 'latest', nowMs),
-    yes: flags['yes'] === true,
-    acceptSplitBrain: word(flags['acceptSplitBrain']),
-    reason: word(flags['reason']),
-    fresh: flags['new'] === true,
-  };
-}
-
-function readRuns({ arguments: given, flags }: Written): RunsOptions {
-  const id = word(given[0]);
-  const approve = word(flags['approve']);
-  const refuse = word(flags['refuse']);
-  const step = approve ?? refuse;
-  if (approve !== undefined && refuse !== undefined) {
-    throw new DrError('usage', '--approve and --refuse exclude each other', { next: 'Give one of them.' });
-  }
-  if (step !== undefined && id === undefined) {
-    throw new DrError('usage', 'an answer needs the run it is for', {
-      next: 'Name the run: dr runs ID --approve STEP.',
-    });
-  }
-  const kind = approve === undefined ? 'refuse' : 'approve';
-  const answer =
-    step === undefined
-      ? undefined
-      : ({ step, kind, name: word(flags['as']), comment: word(flags['comment']) } as const);
-  return { id, answer };
 }

@@ -3,6 +3,7 @@ import type { BackupContext } from '../backup/context.ts';
 import { DrError } from '../base/errors.ts';
 import { forSite, type SitePlaces } from '../config/sites.ts';
 import type { Config } from '../config/types.ts';
+import { vaultDocuments } from '../vault/documents.ts';
 import { KeyRing } from '../vault/keys.ts';
 import { openVault } from '../vault/open.ts';
 import { openVaults, readableVaults } from '../vault/roster.ts';
@@ -92,7 +93,8 @@ async function openForWriting(
   replace?: string,
 ): Promise<ObjectStore[]> {
   const { log, signal } = context;
-  const opened = await openVaults(stores, { log, signal, ...(replace === undefined ? {} : { replace }) });
+  const documents = await vaultDocuments();
+  const opened = await openVaults(stores, { log, signal, documents, ...(replace === undefined ? {} : { replace }) });
   const reasons = opened.flatMap(({ reason }) => (reason ? [reason] : []));
   for (const reason of reasons) log.warn({ error: reason }, 'a vault does not answer; going on without it');
   const [first] = reasons;

@@ -1,6 +1,7 @@
 import { applyRetention } from '../backup/collect.ts';
 import { RETENTION_LEASE } from '../backup/collect-check.ts';
 import type { BackupContext } from '../backup/context.ts';
+import { gatherOwnConfiguration, keepOwnConfiguration } from '../backup/own-configuration.ts';
 import { copyMissing } from '../backup/repair.ts';
 import type { RetentionPolicy } from '../backup/retention.ts';
 import { DrError } from '../base/errors.ts';
@@ -18,17 +19,29 @@ export interface CareJobsOptions {
   readonly schedule: Cadence;
   /** Names of the databases: whose WAL is being archived by somebody is told by their heartbeats. */
   readonly databases: readonly string[];
+  /** The configuration of dr itself: its file, as read, and the folder of its runbooks. */
+  readonly own: { readonly path: string; readonly text: string; readonly runbooks: string };
 }
 
 export const RETENTION_JOB = 'retention';
+export const OWN_CONFIGURATION_JOB = 'own configuration';
+/** Runbooks may change while the daemon runs; looking costs one listing in each vault. */
+const OWN_LOOK: Cadence = { kind: 'every', everyMs: 3_600_000, text: 'every hour' };
 
 export function repairJobName(vault: string): string {
   return `repair ${vault}`;
 }
 
-/** Retention and repair: done by any site, whichever gets the lease. Not before the role is known, thus some vault has answered. */
+/**
+ * Retention and repair: done by any site, whichever gets the lease. Not before the role is known, thus some vault has answered. The
+ * configuration of dr is kept by the active site.
+ */
 export function careJobs(options: CareJobsOptions): Job[] {
-  return [retentionJob(options), ...options.context.stores.map((store) => repairJob(options, store))];
+  return [
+    retentionJob(options),
+    ownConfigurationJob(options),
+    ...options.context.stores.map((store) => repairJob(options, store)),
+  ];
 }
 
 function retentionJob({ role, context, policies, schedule }: CareJobsOptions): Job {
@@ -63,6 +76,24 @@ function retentionJob({ role, context, policies, schedule }: CareJobsOptions): J
       const freedBytes = freed.reduce((sum, { bytes }) => sum + bytes, 0);
       await writeRetentionMark(stores, { finishedAtMs: clock.now(), site, freedBytes }, log, signal);
       return { freed };
+    },
+  };
+}
+
+/** So that one vault and an identity are enough to begin anew (`dr init --from`). */
+function ownConfigurationJob({ role, context, own }: CareJobsOptions): Job {
+  return {
+    name: OWN_CONFIGURATION_JOB,
+    lane: 'configuration',
+    cadence: OWN_LOOK,
+    seed: OWN_CONFIGURATION_JOB,
+    enabled: () => role.state.role === 'active',
+    // Which vault has which is only seen by looking, so the first look is always due.
+    lastDone: async () => 'never',
+    run: async (signal) => {
+      const gathered = await gatherOwnConfiguration(own.text, own.runbooks);
+      const { stored, lost } = await keepOwnConfiguration({ ...context, signal }, { ...gathered, source: own.path });
+      return { stored, away: lost.map(({ vault }) => vault) };
     },
   };
 }

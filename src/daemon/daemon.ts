@@ -6,10 +6,11 @@ import { messageOf } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import { forSite, type SitePlaces } from '../config/sites.ts';
 import type { Config } from '../config/types.ts';
+import { shippedRunbooks } from '../runbook/load.ts';
 import type { KeyRing } from '../vault/keys.ts';
 import type { ObjectStore } from '../vault/store.ts';
 import { backupJobName, backupJobs } from './backup-jobs.ts';
-import { careJobs, repairJobName } from './care-jobs.ts';
+import { careJobs, OWN_CONFIGURATION_JOB, repairJobName } from './care-jobs.ts';
 import { newestSystem, oldestNeededWal } from './lineage.ts';
 import type { MetricsView } from './metrics.ts';
 import { type Readiness, readinessOf } from './readiness.ts';
@@ -74,7 +75,7 @@ export class Daemon {
     this.#options = options;
     const places = forSite(config, site);
     this.#supervisor = new Supervisor({ clock, log });
-    this.#vaults = new VaultWatch({ stores, clock, log, everyMs, onReturn: (vault) => this.#askRepair(vault) });
+    this.#vaults = new VaultWatch({ stores, clock, log, everyMs, onReturn: (vault) => this.#returned(vault) });
     this.#role = new RoleKeeper({
       site,
       firstActive: config.active,
@@ -242,6 +243,7 @@ export class Daemon {
         policies: retentionPolicies(config),
         schedule: config.daemon.retentionSchedule,
         databases: Object.keys(config.databases),
+        own: { ...config.source, runbooks: config.runbooks ?? shippedRunbooks },
       }),
     ];
   }
@@ -262,6 +264,11 @@ export class Daemon {
     if (known === undefined || known === systemId || this.#stopping || this.#scheduler.isRunning(job)) return;
     log.warn({ resource: database, known, systemId }, 'this is another PostgreSQL system than the one backed up last');
     this.#scheduler.runNow(job);
+  }
+
+  #returned(vault: string): void {
+    this.#askRepair(vault);
+    if (!this.#stopping) this.#scheduler.runNow(OWN_CONFIGURATION_JOB);
   }
 
   #askRepair(vault: string): void {

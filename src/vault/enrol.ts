@@ -1,7 +1,9 @@
 import { randomBytes, randomUUID } from 'node:crypto';
 import { z } from 'zod';
 import { DrError, messageOf } from '../base/errors.ts';
+import { storeDocuments, type VaultDocuments } from './documents.ts';
 import { FORMAT_VERSION, layout } from './layout.ts';
+import { encodeRecord } from './record.ts';
 import type { CallOptions, ObjectStore } from './store.ts';
 
 /** Where the probes of enrolment go; what is left there by a killed one is harmless. */
@@ -18,7 +20,8 @@ export interface VaultMarker {
   readonly system?: string | undefined;
 }
 
-const markerSchema = z.object({
+/** Beside these fields a marker has its `sha256`, as a record; those of the first versions have none. */
+export const markerSchema = z.object({
   format: z.number().int().positive(),
   id: z.string().min(1),
   createdAt: z.string(),
@@ -28,7 +31,7 @@ const markerSchema = z.object({
 export interface EnrolOptions extends CallOptions {
   readonly systemName?: string;
   /** What is stored beside the marker, by key: the description of the format, the restore script. Never replaced. */
-  readonly documents?: Readonly<Record<string, string>>;
+  readonly documents?: VaultDocuments | undefined;
   readonly now?: () => number;
 }
 
@@ -50,9 +53,7 @@ export async function enrolVault(store: ObjectStore, options: EnrolOptions = {})
   if (!found) await requireEmpty(store, options);
   const deletable = await probeCreateOnly(store, options);
   const marker = found ? { ...found, created: false } : await writeMarker(store, options);
-  for (const [key, text] of Object.entries(options.documents ?? {})) {
-    await store.create(key, Buffer.from(text), options);
-  }
+  await storeDocuments(store, options.documents ?? {}, options);
   return { ...marker, deletable };
 }
 
@@ -120,7 +121,7 @@ async function writeMarker(
     createdAt: new Date((options.now ?? Date.now)()).toISOString(),
     ...(options.systemName !== undefined && { system: options.systemName }),
   };
-  const outcome = await store.create(layout.marker, Buffer.from(`${JSON.stringify(marker, undefined, 2)}\n`), options);
+  const outcome = await store.create(layout.marker, encodeRecord(marker), options);
   if (outcome === 'created') return { ...marker, created: true };
   return { ...(await checkVault(store, options)), created: false };
 }

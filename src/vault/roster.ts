@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { DrError, isAbort } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
+import { refreshDocuments, type VaultDocuments } from './documents.ts';
 import { checkVault, enrolVault, type VaultMarker } from './enrol.ts';
 import { GuardedStore } from './guarded-store.ts';
 import { layout } from './layout.ts';
@@ -27,16 +28,21 @@ export interface OpenedVault {
   readonly enrolled: boolean;
 }
 
+export interface OpenOptions extends CallOptions {
+  readonly log: Log;
+  /** A vault that was really lost and shall be enrolled anew. */
+  readonly replace?: string;
+  /** What each vault carries for whoever has nothing else. */
+  readonly documents?: VaultDocuments;
+}
+
 /**
  * Makes all vaults ready for writing; the stores that come back take the place of those given. A new one is enrolled (and proved). One that was enrolled before and is now empty, missing or
  * another one is not: an unmounted volume or an emptied bucket would else silently become a new vault without any backup. It
  * counts as `unreachable`, with the reason, and the others go on. Two names for one place are refused.
  * `replace` names a vault that was really lost and shall be enrolled anew.
  */
-export async function openVaults(
-  stores: readonly ObjectStore[],
-  options: CallOptions & { readonly log: Log; readonly replace?: string },
-): Promise<OpenedVault[]> {
+export async function openVaults(stores: readonly ObjectStore[], options: OpenOptions): Promise<OpenedVault[]> {
   const found = await Promise.all(stores.map(async (store) => ({ store, marker: await findVault(store, options) })));
   const roster = await readRoster(
     found.flatMap(({ store, marker }) => ('id' in marker ? [store] : [])),
@@ -45,7 +51,9 @@ export async function openVaults(
   );
   const opened: OpenedVault[] = [];
   for (const { store, marker } of found) {
-    opened.push(await open(store, marker, roster.get(store.name), options));
+    const vault = await open(store, marker, roster.get(store.name), options);
+    if (vault.marker && !vault.enrolled) await refreshDocuments(store, options.documents ?? {}, options);
+    opened.push(vault);
   }
   requireDistinct(opened);
   await writeRoster(opened, roster, options);
@@ -86,7 +94,7 @@ async function open(
   store: ObjectStore,
   marker: VaultMarker | DrError,
   known: RosterEntry | undefined,
-  options: CallOptions & { readonly log: Log; readonly replace?: string },
+  options: OpenOptions,
 ): Promise<OpenedVault> {
   const replace = options.replace === store.name;
   if ('id' in marker) {

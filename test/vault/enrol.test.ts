@@ -49,6 +49,7 @@ it('makes an empty place a vault once, with its documents, and finds it again', 
   const second = await enrolVault(store, { documents: { [layout.format]: 'another text' } });
   expect(second).toMatchObject({ id: first.id, created: false });
   expect((await store.read(layout.format)).toString()).toBe('# Format 1');
+  expect(await keysOf(store)).toEqual(['FORMAT-4895ecc6.md', 'FORMAT.md', 'dr-restore.mjs', 'dr-vault.json']);
   expect(await checkVault(store)).toMatchObject({ id: first.id });
 });
 
