@@ -40,22 +40,25 @@ export async function backupResource(context: BackupContext, source: ResourceSou
       return await takeDirectoryBackup(leased, source, await unchangedCandidate(context.stores, source));
     }
     const facts = await inspectServer(source.url, { signal, log: context.log });
-    if (!source.acceptNewSystem) await requireSameSystem(context.stores, source.name, facts);
+    if (!source.acceptNewSystem) await requireSameSystem(context, source.name, facts);
     return await takeDatabaseBackup(leased, { ...source, facts: databaseFacts(facts) }, source.ensureWal);
   } finally {
     await lease.release();
   }
 }
 
-/** Behind a wrong URL stands another database: its backups must not pass as those of this one. */
+/**
+ * Behind a wrong URL stands another database: its backups must not pass as those of this one. After a failover the other site's server
+ * is what it is, and being protected comes first: only backups of the same site are compared.
+ */
 async function requireSameSystem(
-  stores: readonly ObjectStore[],
+  { stores, site }: Pick<BackupContext, 'stores' | 'site'>,
   resource: string,
   facts: Pick<ServerFacts, 'systemId' | 'where'>,
 ): Promise<void> {
   const known = await Promise.all(stores.map(async (store) => await newestOrNone(store, resource)));
   const newest = known
-    .flatMap((manifest) => (manifest?.database ? [manifest] : []))
+    .flatMap((manifest) => (manifest?.database && manifest.site === site ? [manifest] : []))
     .sort((a, b) => a.id.localeCompare(b.id))
     .at(-1);
   if (newest?.database === undefined || newest.database.systemId === facts.systemId) return;
