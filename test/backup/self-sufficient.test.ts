@@ -293,12 +293,12 @@ test('dr-restore.mjs restores a PostgreSQL 17 database with its tablespace, whic
   const wal = execFileSync('find', [path.join(vault, 'wal'), '-type', 'f'], { encoding: 'utf8' })
     .trim()
     .split('\n');
-  const [first = ''] = wal.sort();
-  const bytes = readFileSync(first);
+  const last = wal.sort().at(-1) ?? '';
+  const bytes = readFileSync(last);
   bytes[2000] = (bytes[2000] ?? 0) ^ 1;
-  writeFileSync(first, bytes);
+  writeFileSync(last, bytes);
   const spoilt = restoreScript(vault, 'restore', 'orders', path.join(await tempDir('pg'), 'data'), ...identity);
-  expect(spoilt).toMatchObject({ code: 1, stdout: '', stderr: expect.stringContaining(`where: ${first}`) });
+  expect(spoilt).toMatchObject({ code: 1, stdout: '', stderr: expect.stringContaining(`where: ${last}`) });
   for (const file of wal) rmSync(file);
   const cut = restoreScript(vault, 'restore', 'orders', path.join(await tempDir('pg'), 'data'), ...identity);
   expect(cut).toMatchObject({ code: 1, stdout: '', stderr: expect.stringMatching(/is consistent only from/) });
