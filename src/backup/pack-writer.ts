@@ -1,33 +1,22 @@
 import { Semaphore } from '../base/concurrency.ts';
 import { DrError } from '../base/errors.ts';
-import { freeDroppedBuffers } from '../base/free-memory.ts';
-import type { DataKey } from '../vault/keys.ts';
 import { layout } from '../vault/layout.ts';
-import type { Mirror } from '../vault/mirror.ts';
-import { FRAME_RAW_BYTES, sha256 } from '../vault/seal.ts';
+import { FRAME_HEADER_BYTES, FRAME_OVERHEAD_BYTES, FRAME_RAW_BYTES, sha256 } from '../vault/seal.ts';
 import type { SealPool } from '../vault/seal-pool.ts';
 import { type Extent, type IndexEntry, treeChecksum } from './index-format.ts';
 import { IndexWriter } from './index-writer.ts';
 import type { Part } from './manifest.ts';
+import { type PartOptions, PartWriter } from './part-writer.ts';
 
 /** What is known of an entry before its content has been read. */
 export type EntryHead = Omit<IndexEntry, 'extents' | 'checksum' | 'size'>;
 
 /** Files up to this size share frames; a larger one has frames of its own, at multiples of the frame size. */
 const SHARED_FRAME_FILE_BYTES = FRAME_RAW_BYTES / 4;
-/** Parts in memory at once: one that fills and two on their way to the vaults. Bounds memory with the frames being sealed. */
-const PARTS_IN_MEMORY = 3;
 
-export interface PackOptions {
-  readonly resource: string;
-  readonly backupId: string;
-  readonly mirror: Mirror;
+export interface PackOptions extends PartOptions {
   readonly pool: SealPool;
-  readonly key: DataKey | undefined;
   readonly compressionLevel: number;
-  /** A part is closed when it has reached this many bytes. */
-  readonly partBytes: number;
-  readonly signal?: AbortSignal | undefined;
 }
 
 export interface PackResult {
@@ -51,8 +40,10 @@ interface OpenFile {
 }
 
 interface Frame {
-  raw: ArrayBuffer;
-  bytes: Uint8Array;
+  /** Goes to a sealing thread, and comes back for another frame. */
+  readonly buffer: ArrayBuffer;
+  /** Where the raw content goes. */
+  readonly content: Uint8Array;
   used: number;
   readonly slices: Array<{ file: OpenFile; position: number; rawOffset: number; length: number }>;
 }
@@ -64,23 +55,21 @@ interface Frame {
 export class PackWriter {
   readonly #options: PackOptions;
   readonly #frames: Semaphore;
-  readonly #partSlots = new Semaphore(PARTS_IN_MEMORY);
   readonly #running = new Set<Promise<void>>();
-  readonly #spare: ArrayBuffer[] = [];
-  readonly #parts: Array<Part | undefined> = [];
+  readonly #spareFrames: ArrayBuffer[] = [];
+  readonly #parts: PartWriter;
   readonly #index: IndexWriter;
   #shared: Frame | undefined;
   #file: OpenFile | undefined;
-  #part: { number: number; pieces: Uint8Array[]; bytes: number } | undefined;
   #counter = 0;
   #entries = 0;
   #logicalBytes = 0;
-  #storedBytes = 0;
   #failure: unknown;
 
   constructor(options: PackOptions) {
     this.#options = options;
     this.#frames = new Semaphore(options.pool.depth);
+    this.#parts = new PartWriter(options);
     this.#index = new IndexWriter((raw) => this.#sealAlone(raw));
   }
 
@@ -121,7 +110,7 @@ export class PackWriter {
         frame = this.#shared;
       }
       const length = Math.min(chunk.length - at, FRAME_RAW_BYTES - frame.used);
-      frame.bytes.set(chunk.subarray(at, at + length), frame.used);
+      frame.content.set(chunk.subarray(at, at + length), frame.used);
       this.#addSlice(frame, file, length);
       at += length;
       if (frame.used === FRAME_RAW_BYTES) {
@@ -148,7 +137,7 @@ export class PackWriter {
     const tail = file.own;
     file.own = undefined;
     if (tail && tail.used > 0) await this.#seal(tail);
-    else if (tail) this.#spare.push(tail.raw);
+    else if (tail) this.#spareFrames.push(tail.buffer);
     await this.#settle(file);
     return file.size;
   }
@@ -159,18 +148,16 @@ export class PackWriter {
     if (this.#shared && this.#shared.used > 0) await this.#seal(this.#shared);
     this.#shared = undefined;
     await this.#drain();
-    await this.#closePart();
+    await this.#parts.close();
     await this.#drain();
     const index = await this.#writeIndex();
+    const { parts } = this.#parts;
     return {
-      parts: this.#parts.map((part) => {
-        if (!part) throw new DrError('internal', 'a part of the backup was not stored');
-        return part;
-      }),
+      parts,
       index,
       entries: this.#entries,
       logicalBytes: this.#logicalBytes,
-      storedBytes: this.#storedBytes,
+      storedBytes: parts.reduce((sum, part) => sum + part.size, index.size),
       contentDigest: this.#index.contentDigest,
     };
   }
@@ -186,8 +173,8 @@ export class PackWriter {
   }
 
   #newFrame(): Frame {
-    const raw = this.#spare.pop() ?? new ArrayBuffer(FRAME_RAW_BYTES);
-    return { raw, bytes: new Uint8Array(raw), used: 0, slices: [] };
+    const buffer = this.#spareFrames.pop() ?? new ArrayBuffer(FRAME_RAW_BYTES + FRAME_OVERHEAD_BYTES);
+    return { buffer, content: new Uint8Array(buffer, FRAME_HEADER_BYTES, FRAME_RAW_BYTES), used: 0, slices: [] };
   }
 
   #addSlice(frame: Frame, file: OpenFile, length: number): void {
@@ -213,9 +200,9 @@ export class PackWriter {
   async #sealNow(frame: Frame): Promise<void> {
     const { pool, key, backupId, compressionLevel } = this.#options;
     const counter = this.#counter++;
-    const sealed = await pool.seal({
-      kind: 'seal',
-      raw: frame.raw,
+    const sealed = await pool.sealInPlace({
+      kind: 'seal-in-place',
+      buffer: frame.buffer,
       length: frame.used,
       slices: frame.slices.map(({ rawOffset, length }) => [rawOffset, length] as const),
       counter,
@@ -223,24 +210,14 @@ export class PackWriter {
       secret: key?.secret,
       level: compressionLevel,
     });
-    if (this.#spare.length < pool.depth) this.#spare.push(sealed.raw);
-    while (!this.#part) {
-      await this.#partSlots.acquire();
-      if (this.#part) this.#partSlots.release();
-      else this.#part = { number: this.#parts.push(undefined) - 1, pieces: [], bytes: 0 };
-    }
-    const part = this.#part;
-    const frameOffset = part.bytes;
-    part.pieces.push(new Uint8Array(sealed.frame, 0, sealed.frameBytes));
-    part.bytes += sealed.frameBytes;
-    // Closed in the same turn, so that no other frame lands in a part that is full.
-    const closing = part.bytes >= this.#options.partBytes ? this.#closePart() : undefined;
+    const { part, offset, stored } = await this.#parts.append(new Uint8Array(sealed.buffer, 0, sealed.frameBytes));
+    this.#spareFrames.push(sealed.buffer);
     for (const [i, slice] of frame.slices.entries()) {
       slice.file.extents.push({
         position: slice.position,
         length: slice.length,
-        part: part.number,
-        frameOffset,
+        part,
+        frameOffset: offset,
         frameLength: sealed.frameBytes,
         counter,
         rawOffset: slice.rawOffset,
@@ -248,32 +225,7 @@ export class PackWriter {
       });
       await this.#settle(slice.file);
     }
-    await closing;
-  }
-
-  async #closePart(): Promise<void> {
-    const part = this.#part;
-    if (!part) return;
-    this.#part = undefined;
-    const { resource, backupId, key, mirror, signal } = this.#options;
-    try {
-      this.#throwIfFailed();
-      const objectKey = layout.part(resource, backupId, part.number);
-      const digest = sha256(...part.pieces).toString('hex');
-      await mirror.create(objectKey, part.pieces, signal);
-      this.#storedBytes += part.bytes;
-      this.#parts[part.number] = {
-        key: objectKey,
-        size: part.bytes,
-        sha256: digest,
-        context: backupId,
-        ...(key ? { keyId: key.id } : {}),
-      };
-    } finally {
-      part.pieces.length = 0;
-      freeDroppedBuffers();
-      this.#partSlots.release();
-    }
+    await stored;
   }
 
   /** One outstanding piece of a file is done; the last one completes its entry. */
@@ -295,7 +247,6 @@ export class PackWriter {
     const objectKey = layout.index(resource, backupId);
     const size = pieces.reduce((sum, piece) => sum + piece.length, 0);
     await mirror.create(objectKey, pieces, signal);
-    this.#storedBytes += size;
     return {
       key: objectKey,
       size,

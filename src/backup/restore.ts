@@ -1,7 +1,6 @@
 import { type FileHandle, open } from 'node:fs/promises';
 import { forEachLimit } from '../base/concurrency.ts';
 import { DrError, fileError } from '../base/errors.ts';
-import { freeDroppedBuffers } from '../base/free-memory.ts';
 import type { OnProgress } from '../base/progress.ts';
 import type { KeyRing } from '../vault/keys.ts';
 import type { SliceTarget } from '../vault/seal-jobs.ts';
@@ -192,7 +191,6 @@ class Restore {
     const { bytes: written } = await pool.write(job);
     // Not in one expression with the await: other runs add theirs meanwhile.
     this.bytes += written;
-    freeDroppedBuffers();
     for (const { slices } of run) {
       for (const { file } of slices) if (--file.outstanding === 0) await this.#finish(file);
     }

@@ -34,13 +34,13 @@ export class Mirror {
 
   /**
    * Creates the object in every vault that is still complete. Different content under the same name is a `conflict` of that vault.
-   * Throws when no vault is left.
+   * Throws when no vault is left. `sha256`: of the body, where the caller has it.
    */
-  async create(key: string, body: Body, signal?: AbortSignal): Promise<void> {
+  async create(key: string, body: Body, signal?: AbortSignal, sha256?: Uint8Array): Promise<void> {
     await Promise.all(
       [...this.#alive].map(async (store) => {
         try {
-          const exists = (await store.create(key, body, { signal })) === 'exists';
+          const exists = (await store.create(key, body, { signal, sha256 })) === 'exists';
           // The same content is a success: a repair may have brought it here from another vault a moment ago.
           if (exists && !(await store.read(key, undefined, { signal })).equals(bodyBytes(body))) {
             throw new DrError('conflict', 'an object of this name is already there, with other content', {

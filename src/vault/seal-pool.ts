@@ -1,7 +1,17 @@
 import { availableParallelism } from 'node:os';
 import { Worker } from 'node:worker_threads';
 import { DrError, type ErrorKind, fileError } from '../base/errors.ts';
-import type { Job, JobFailure, JobResult, SealJob, SealResult, WriteJob, WriteResult } from './seal-jobs.ts';
+import type {
+  Job,
+  JobFailure,
+  JobResult,
+  SealInPlaceJob,
+  SealInPlaceResult,
+  SealJob,
+  SealResult,
+  WriteJob,
+  WriteResult,
+} from './seal-jobs.ts';
 
 interface Pending {
   readonly resolve: (result: JobResult) => void;
@@ -40,6 +50,10 @@ export class SealPool {
 
   async seal(job: SealJob): Promise<SealResult> {
     return (await this.#submit(job, [job.raw])) as SealResult;
+  }
+
+  async sealInPlace(job: SealInPlaceJob): Promise<SealInPlaceResult> {
+    return (await this.#submit(job, [job.buffer])) as SealInPlaceResult;
   }
 
   async write(job: WriteJob): Promise<WriteResult> {

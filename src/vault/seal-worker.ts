@@ -1,12 +1,15 @@
 import { closeSync, constants, fchmodSync, fchownSync, futimesSync, openSync, writeSync } from 'node:fs';
 import { parentPort } from 'node:worker_threads';
 import { codeOf, DrError, messageOf } from '../base/errors.ts';
-import { freeDroppedBuffers } from '../base/free-memory.ts';
-import { openFrame, sealFrame, sha256 } from './seal.ts';
+import { freeBuffer } from '../base/free-memory.ts';
+import { FRAME_HEADER_BYTES, openFrame, sealFrame, sealFrameInPlace, sha256 } from './seal.ts';
 import type {
   FileAttributes,
   Job,
   JobFailure,
+  JobResult,
+  SealInPlaceJob,
+  SealInPlaceResult,
   SealJob,
   SealResult,
   SliceTarget,
@@ -19,18 +22,28 @@ const WRITE_BYTES = 1024 * 1024;
 
 function seal(job: SealJob): { result: SealResult; transfer: ArrayBuffer[] } {
   const raw = new Uint8Array(job.raw, 0, job.length);
-  const digests = new Uint8Array(32 * job.slices.length);
-  for (const [index, [offset, length]] of job.slices.entries()) {
-    digests.set(sha256(raw.subarray(offset, offset + length)), 32 * index);
-  }
+  const digests = digestsOf(raw, job.slices);
   const frame = sealFrame(raw, job.counter, { secret: job.secret, context: job.context }, job.level);
-  // Small frames come from Node's shared slab, which cannot be transferred.
-  const own = frame.byteOffset === 0 && frame.buffer.byteLength === frame.length ? frame : Uint8Array.from(frame);
-  const buffer = own.buffer as ArrayBuffer;
+  const buffer = frame.buffer as ArrayBuffer;
   return { result: { frame: buffer, frameBytes: frame.length, digests, raw: job.raw }, transfer: [buffer, job.raw] };
 }
 
-function write(job: WriteJob): { result: WriteResult; transfer: ArrayBuffer[] } {
+function sealInPlace(job: SealInPlaceJob): { result: SealInPlaceResult; transfer: ArrayBuffer[] } {
+  const bytes = new Uint8Array(job.buffer);
+  const digests = digestsOf(bytes.subarray(FRAME_HEADER_BYTES, FRAME_HEADER_BYTES + job.length), job.slices);
+  const frameBytes = sealFrameInPlace(bytes, job.length, job.counter, job, job.level);
+  return { result: { buffer: job.buffer, frameBytes, digests }, transfer: [job.buffer] };
+}
+
+function digestsOf(raw: Uint8Array, slices: SealJob['slices']): Uint8Array {
+  const digests = new Uint8Array(32 * slices.length);
+  for (const [index, [offset, length]] of slices.entries()) {
+    digests.set(sha256(raw.subarray(offset, offset + length)), 32 * index);
+  }
+  return digests;
+}
+
+function write(job: WriteJob): WriteResult {
   let bytes = 0;
   for (const frame of job.frames) {
     const sealed = new Uint8Array(job.bytes, job.byteOffset + frame.offset, frame.length);
@@ -46,9 +59,11 @@ function write(job: WriteJob): { result: WriteResult; transfer: ArrayBuffer[] } 
       writeSlice(slice, content);
       bytes += slice.length;
     }
-    freeDroppedBuffers();
+    // Without encryption and compression it is a view of what was read.
+    if (raw.buffer !== job.bytes) freeBuffer(raw);
   }
-  return { result: { bytes }, transfer: [] };
+  freeBuffer(new Uint8Array(job.bytes));
+  return { bytes };
 }
 
 /** Errors of a write do not say which file it was: here they do. */
@@ -92,12 +107,17 @@ function failureOf(error: unknown): JobFailure {
   return { message: messageOf(error), code: codeOf(error), path, ...facts };
 }
 
+function work(job: Job): { result: JobResult; transfer: ArrayBuffer[] } {
+  if (job.kind === 'seal') return seal(job);
+  if (job.kind === 'seal-in-place') return sealInPlace(job);
+  return { result: write(job), transfer: [] };
+}
+
 parentPort?.on('message', ({ id, job }: { id: number; job: Job }) => {
   try {
-    const { result, transfer } = job.kind === 'seal' ? seal(job) : write(job);
+    const { result, transfer } = work(job);
     parentPort?.postMessage({ id, result }, transfer);
   } catch (error) {
     parentPort?.postMessage({ id, failure: failureOf(error) });
   }
-  freeDroppedBuffers();
 });

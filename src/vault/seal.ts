@@ -1,6 +1,7 @@
 import { createCipheriv, createDecipheriv, createHash } from 'node:crypto';
-import { constants, zstdCompressSync, zstdDecompressSync } from 'node:zlib';
 import { DrError, messageOf } from '../base/errors.ts';
+import { freeBuffer } from '../base/free-memory.ts';
+import { compress, decompress } from './zstd.ts';
 
 /**
  * A frame: up to a few MiB of raw content, compressed, then encrypted, decodable alone. `docs/format.md` section "Frame".
@@ -23,8 +24,11 @@ export const FRAME_TAG_BYTES = 16;
 /** Raw bytes of a full frame. 4 MiB keeps nearly the ratio of 16 MiB with a quarter of the memory (measured). */
 export const FRAME_RAW_BYTES = 4 * 1024 * 1024;
 
-/** Compressed output is collected in pieces of this size: large enough for speed, small beside a frame (measured). */
-const OUTPUT_CHUNK_BYTES = 1024 * 1024;
+/** Bytes of a frame beside its payload. */
+export const FRAME_OVERHEAD_BYTES = FRAME_HEADER_BYTES + FRAME_TAG_BYTES;
+
+/** What is encrypted at a time: its copy stays small enough for memory that the allocator has at hand. */
+const CIPHER_BYTES = 128 * 1024;
 
 const MAGIC = 0x44524631;
 
@@ -37,34 +41,60 @@ export interface FrameSeal {
 
 /** Compresses and seals one frame. `level` is zstd's; content that does not shrink is stored as it is. */
 export function sealFrame(raw: Uint8Array, counter: number, seal: FrameSeal, level: number): Buffer {
-  const packed = zstdCompressSync(raw, {
-    chunkSize: OUTPUT_CHUNK_BYTES,
-    params: { [constants.ZSTD_c_compressionLevel]: level },
-  });
-  const shrinks = packed.length < raw.length;
-  const content = shrinks ? packed : raw;
-  const frame = Buffer.allocUnsafe(FRAME_HEADER_BYTES + content.length + FRAME_TAG_BYTES);
+  const packed = compress(raw, level);
+  const content = packed.length < raw.length ? packed : raw;
+  const frame = Buffer.allocUnsafeSlow(content.length + FRAME_OVERHEAD_BYTES);
+  fillFrame(frame, content, raw.length, counter, seal);
+  freeBuffer(packed);
+  return frame;
+}
+
+/**
+ * Seals a frame where its content lies: the `length` bytes behind the first FRAME_HEADER_BYTES of `buffer`, which needs
+ * FRAME_OVERHEAD_BYTES more than them. Returns the length of the frame, which then begins the buffer.
+ */
+export function sealFrameInPlace(
+  buffer: Uint8Array,
+  length: number,
+  counter: number,
+  seal: FrameSeal,
+  level: number,
+): number {
+  const raw = buffer.subarray(FRAME_HEADER_BYTES, FRAME_HEADER_BYTES + length);
+  const packed = compress(raw, level);
+  const content = packed.length < length ? packed : raw;
+  const frameBytes = content.length + FRAME_OVERHEAD_BYTES;
+  fillFrame(Buffer.from(buffer.buffer, buffer.byteOffset, frameBytes), content, length, counter, seal);
+  freeBuffer(packed);
+  return frameBytes;
+}
+
+/** Writes header, payload and tag; `content` may lie where the payload goes. */
+function fillFrame(frame: Buffer, content: Uint8Array, rawBytes: number, counter: number, seal: FrameSeal): void {
+  const end = FRAME_HEADER_BYTES + content.length;
+  const payload = frame.subarray(FRAME_HEADER_BYTES, end);
   frame.writeUInt32BE(MAGIC, 0);
-  frame[4] = shrinks ? 1 : 0;
+  frame[4] = content.length < rawBytes ? 1 : 0;
   frame[5] = seal.secret ? 1 : 0;
   frame.writeUInt16BE(0, 6);
   frame.writeBigUInt64BE(BigInt(counter), 8);
-  frame.writeUInt32BE(raw.length, 16);
+  frame.writeUInt32BE(rawBytes, 16);
   frame.writeUInt32BE(content.length, 20);
   const header = frame.subarray(0, FRAME_HEADER_BYTES);
-  const payload = frame.subarray(FRAME_HEADER_BYTES, FRAME_HEADER_BYTES + content.length);
-  const tag = frame.subarray(FRAME_HEADER_BYTES + content.length);
   if (seal.secret) {
     const cipher = createCipheriv('aes-256-gcm', seal.secret, nonceOf(counter));
     cipher.setAAD(Buffer.concat([Buffer.from(seal.context), header]));
-    cipher.update(content).copy(payload);
+    for (let at = 0; at < content.length; at += CIPHER_BYTES) {
+      const piece = cipher.update(content.subarray(at, at + CIPHER_BYTES));
+      payload.set(piece, at);
+      freeBuffer(piece);
+    }
     cipher.final();
-    cipher.getAuthTag().copy(tag);
+    frame.set(cipher.getAuthTag(), end);
   } else {
     payload.set(content);
-    plainTag(seal.context, header, payload).copy(tag);
+    frame.set(plainTag(seal.context, header, payload), end);
   }
-  return frame;
 }
 
 export interface FrameHeader {
@@ -128,14 +158,13 @@ export function openFrame(frame: Uint8Array, counter: number, seal: FrameSeal, w
   }
   let raw: Buffer;
   try {
-    raw = zstdDecompressSync(content, {
-      chunkSize: Math.max(1024, header.rawBytes),
-      maxOutputLength: Math.max(1, header.rawBytes),
-    });
+    raw = decompress(content, header.rawBytes);
   } catch (error) {
     throw corruptFrame(`the content does not decompress: ${messageOf(error)}`, where);
   }
   if (raw.length !== header.rawBytes) throw corruptFrame('the content has another length than the frame says', where);
+  // What was decrypted; without encryption it is a view of the frame, which is the caller's.
+  if (seal.secret) freeBuffer(content);
   return raw;
 }
 
