@@ -1,10 +1,11 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { generateIdentity, identityToRecipient } from 'age-encryption';
-import { beforeEach, describe, expect, test } from 'vitest';
+import { beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest';
 import { systemClock } from '../../src/base/clock.ts';
 import { runCli } from '../../src/commands/cli.ts';
 import { exitCodes } from '../../src/commands/exit-codes.ts';
+import { S3Server } from '../harness/s3-server/server.ts';
 import { tempDir } from '../harness/temp.ts';
 
 let root: string;
@@ -108,6 +109,27 @@ describe('dr init', () => {
       ],
     });
     expect((await init(join(root, 'again'))).stdout).toContain(`looks for its runbooks in ${root}/etc/books`);
+  });
+
+  test('from a bucket, with the credentials of the environment', async () => {
+    const server = await S3Server.start();
+    onTestFinished(async () => {
+      vi.unstubAllEnvs();
+      await server.stop();
+    });
+    vi.stubEnv('AWS_ACCESS_KEY_ID', server.accessKeyId);
+    vi.stubEnv('AWS_SECRET_ACCESS_KEY', server.secretAccessKey);
+    const bucket = `url: "s3://vault/prod", endpoint: "${server.endpoint}", forcePathStyle: true }`;
+    text = text.replace('url: "file://${VAULTS}/vault-west" }', bucket);
+    writeFileSync(config, text);
+    expect((await backup()).code).toBe(0);
+    const to = join(root, 'new');
+    const from = ['--from', 's3://vault/prod', '--endpoint', server.endpoint, '--region', 'eu-central-1'];
+    expect(await dr(['init', ...from, '--to', to, '--identity', identity], {})).toMatchObject({ code: 0, stderr: '' });
+    expect(readFileSync(join(to, 'dr.yaml'), 'utf8')).toBe(text);
+    vi.stubEnv('AWS_SECRET_ACCESS_KEY', 'another');
+    const denied = await dr(['init', ...from, '--to', join(root, 'x'), '--identity', identity], {});
+    expect(denied.code).toBe(exitCodes.denied.code);
   });
 
   test('a damaged copy is refused, naming it', async () => {
