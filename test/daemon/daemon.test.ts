@@ -1,10 +1,12 @@
-import { renameSync, writeFileSync } from 'node:fs';
+import { readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { readActiveSite, recordActiveSite } from '../../src/backup/active-site.ts';
 import { listBackupIds, newestBackup } from '../../src/backup/catalog.ts';
+import { readOwnConfiguration } from '../../src/backup/own-configuration.ts';
 import { newestVerifications } from '../../src/backup/verified.ts';
 import { silentLog } from '../../src/base/log.ts';
+import { KeyRing } from '../../src/vault/keys.ts';
 import { startPostgres, type TestPostgres } from '../harness/postgres.ts';
 import { copyToWest, type DaemonTestWorld, daemonWorld, haveSucceeded, jobOf } from './world.ts';
 
@@ -28,7 +30,10 @@ const ids = async (world: DaemonTestWorld, resource: string) => ({
 test('a first start: enrols, records the active site, backs up everything into both vaults, and is ready; SIGTERM ends it with 0', async () => {
   const world = await daemonWorld(server);
   await using daemon = await world.start();
-  await daemon.until('all backups taken', (state) => haveSucceeded(state, ...all, 'retention'));
+  await daemon.until('all backups taken', (state) => haveSucceeded(state, ...all, 'retention', 'own configuration'));
+  const kept = await readOwnConfiguration(world.vaults.west, new KeyRing([world.identity]));
+  expect(kept).toMatchObject({ site: 'east', source: world.config, text: readFileSync(world.config, 'utf8') });
+  expect(kept.runbooks.map(({ name }) => name)).toContain('failover.yaml');
   for (const resource of ['orders', 'uploads', 'settings']) {
     const { east, west } = await ids(world, resource);
     expect(east).toHaveLength(1);
