@@ -48,7 +48,7 @@ export async function surveyVault(store: ObjectStore, signal?: AbortSignal, know
   await forEachLimit(manifestIds(store, signal), READS_IN_FLIGHT, async ({ resource, id }) => {
     let backup = known?.backups.get(resource)?.get(id);
     try {
-      backup ??= slim(await readManifest(store, resource, id), store);
+      backup ??= surveyed(await readManifest(store, resource, id), store);
     } catch (error) {
       if (!(error instanceof DrError && (error.kind === 'corrupt' || error.kind === 'refused'))) throw error;
       unreadable.push({ resource, id, key: layout.manifest(resource, id), error });
@@ -124,7 +124,8 @@ export function usesPart(use: PartUse, id: string, number: number): boolean {
   return typeof used === 'number' ? number < used : used?.has(number) === true;
 }
 
-function slim(manifest: Manifest, store: ObjectStore): SurveyedBackup {
+/** What is kept of a manifest. Throws `refused` where it names an index or part at a place that is none. */
+export function surveyed(manifest: Manifest, store: ObjectStore): SurveyedBackup {
   const { resource, id, kind, storedBytes, index, parts, database } = manifest;
   const key = layout.manifest(resource, id);
   if (index.key !== layout.index(resource, id)) throw doubt(store, key, `its index has an unknown name (${index.key})`);

@@ -59,11 +59,21 @@ export interface RetentionOptions {
   readonly apply: boolean;
 }
 
-export interface VaultOptions {
-  readonly action: 'enrol';
+export type VaultOptions =
+  | { readonly action: 'list' }
+  | {
+      readonly action: 'check' | 'repair';
+      /** Only this vault; default: all of them. */
+      readonly name: string | undefined;
+      /** Content is compared with its SHA-256; always so by a repair. */
+      readonly readData: boolean;
+      /** The share of the content that is read, above 0 and up to 1. */
+      readonly share: number;
+      /** Chooses the share; default: the day. */
+      readonly seed: string | undefined;
+    }
   /** The vault that begins anew. */
-  readonly name: string;
-}
+  | { readonly action: 'enrol'; readonly name: string };
 
 export type HoldOptions =
   | { readonly action: 'set'; readonly reason: string }

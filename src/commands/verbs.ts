@@ -17,7 +17,7 @@ import {
   type VaultOptions,
   type VerifyOptions,
 } from './options.ts';
-import { readFailover, readRuns, type Written, word, words } from './written.ts';
+import { readFailover, readRuns, readVault, type Written, word, words } from './written.ts';
 
 interface VerbText {
   readonly name: string;
@@ -211,16 +211,25 @@ export const verbs: readonly Verb[] = [
   }),
   verb<VaultOptions>({
     name: 'vault',
-    summary: 'begin a vault anew that was lost for good',
+    summary: 'show what the vaults hold, find damage and mend it, begin a lost vault anew',
     description:
-      'enrol: proves the place and makes it a vault, although one was enrolled there before and is gone. What the other vaults hold is copied into it by the daemon. New vaults need no command: the first backup enrols them.',
+      'list: what each vault holds and lacks. check: looks at every object, names what is missing, damaged or foreign and which backups it touches; changes nothing. repair: reads everything and mends from the other vaults what the check finds; foreign objects are left alone. enrol: proves the place and makes it a vault, although one was enrolled there before and is gone; the daemon copies into it what the others hold. New vaults need no command: the first backup enrols them. None needs an identity.',
     arguments: [
-      ['<action>', 'enrol'],
-      ['<name>', 'name of the vault in the configuration'],
+      ['<action>', 'list, check, repair or enrol'],
+      ['[name]', 'name of a vault in the configuration (check and repair: default all of them)'],
     ],
-    flags: [],
-    examples: ['dr vault enrol east'],
-    failures: ['not-found', 'unreachable', 'denied', 'refused'],
+    flags: [
+      ['--read-data', 'check: compare all content with its SHA-256, too'],
+      ['--sample <share>', 'check: with --read-data, only this share of the content (5%)'],
+      ['--seed <word>', 'check: which share; the same word chooses the same (default: the day)'],
+    ],
+    examples: [
+      'dr vault list',
+      'dr vault check',
+      'dr vault check west --read-data --sample 5%',
+      'dr vault repair west',
+    ],
+    failures: ['lease-held', 'not-found', 'corrupt', 'unreachable', 'denied', 'refused', 'local'],
     read: readVault,
     load: () => import('./vault.ts'),
   }),
@@ -300,11 +309,4 @@ function readHold({ arguments: given, flags }: Written): HoldOptions {
     default:
       throw new DrError('usage', `dr hold ${action} is not known`, { next: 'Say set, clear or list.' });
   }
-}
-
-function readVault({ arguments: [action, name] }: Written): VaultOptions {
-  if (action !== 'enrol') {
-    throw new DrError('usage', `dr vault does not know "${String(action)}"`, { next: 'Write: dr vault enrol NAME' });
-  }
-  return { action, name: word(name) ?? '' };
 }

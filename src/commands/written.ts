@@ -1,5 +1,5 @@
 import { DrError } from '../base/errors.ts';
-import { type FailoverOptions, parseAt, type RunsOptions } from './options.ts';
+import { type FailoverOptions, parseAt, type RunsOptions, type VaultOptions } from './options.ts';
 
 /** What stands on the command line after the verb, as the parser of arguments gives it. */
 export interface Written {
@@ -49,4 +49,46 @@ export function readRuns({ arguments: given, flags }: Written): RunsOptions {
       ? undefined
       : ({ step, kind, name: word(flags['as']), comment: word(flags['comment']) } as const);
   return { id, answer };
+}
+
+/** Throws `usage` for an unknown action, and for flags that do not go with it. */
+export function readVault({ arguments: given, flags }: Written): VaultOptions {
+  const [action, name] = [word(given[0]), word(given[1])];
+  const sample = word(flags['sample']);
+  const seed = word(flags['seed']);
+  const readData = flags['readData'] === true;
+  if (action !== 'check' && (readData || sample !== undefined || seed !== undefined)) {
+    throw new DrError('usage', '--read-data, --sample and --seed belong to dr vault check', {
+      next: 'Leave them out: a repair reads everything.',
+    });
+  }
+  if ((sample !== undefined && !readData) || (seed !== undefined && sample === undefined)) {
+    throw new DrError('usage', '--sample needs --read-data, and --seed needs --sample', {
+      next: 'Write: dr vault check --read-data --sample 5%.',
+    });
+  }
+  switch (action) {
+    case 'list':
+      if (name === undefined) return { action };
+      throw new DrError('usage', 'dr vault list shows all vaults', { next: 'Write: dr vault list' });
+    case 'check':
+      return { action, name, readData, share: readShare(sample), seed };
+    case 'repair':
+      return { action, name, readData: true, share: 1, seed: undefined };
+    case 'enrol':
+      if (name !== undefined) return { action, name };
+      throw new DrError('usage', 'enrol needs the name of the vault', { next: 'Write: dr vault enrol NAME' });
+    default:
+      throw new DrError('usage', `dr vault does not know "${String(action)}"`, {
+        next: 'Say list, check, repair or enrol.',
+      });
+  }
+}
+
+/** `5%`, `0.5 %`; everything when absent. */
+function readShare(text: string | undefined): number {
+  if (text === undefined) return 1;
+  const percent = Number(/^\s*(\d+(?:\.\d+)?)\s*%\s*$/.exec(text)?.[1]);
+  if (percent > 0 && percent <= 100) return percent / 100;
+  throw new DrError('usage', `--sample ${text} is no share`, { next: 'Give percent, above 0 and up to 100: 5%.' });
 }

@@ -72,7 +72,8 @@ export async function refreshDocuments(
   }
 }
 
-function versionedKey(key: string, bytes: Uint8Array): string {
+/** The name of a document that lies beside another text of the plain name. */
+export function versionedKey(key: string, bytes: Uint8Array): string {
   const digest = sha256(bytes).toString('hex').slice(0, 8);
   return key.replace(/(\.[^.]*)?$/, (extension) => `-${digest}${extension}`);
 }

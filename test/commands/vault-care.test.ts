@@ -1,0 +1,173 @@
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { beforeEach, describe, expect, test } from 'vitest';
+import { type Clock, systemClock } from '../../src/base/clock.ts';
+import { runCli } from '../../src/commands/cli.ts';
+import { exitCodes } from '../../src/commands/exit-codes.ts';
+import { tempDir } from '../harness/temp.ts';
+
+const hour = 3_600_000;
+let root: string;
+let config: string;
+let shiftMs: number;
+const clock: Clock = { now: () => Date.now() + shiftMs, sleep: systemClock.sleep };
+
+/** Two vaults in directories with a backup of each resource; afterwards it is an hour later, so that all of it is settled. */
+beforeEach(async () => {
+  shiftMs = 0;
+  root = await tempDir('vault-care');
+  config = join(root, 'dr.yaml');
+  for (const directory of ['uploads', 'etc']) mkdirSync(join(root, directory));
+  writeFileSync(join(root, 'uploads', 'a'), 'a'.repeat(100_000));
+  writeFileSync(join(root, 'etc', 'settings'), 'x = 1');
+  writeFileSync(
+    config,
+    `version: 1
+objectives: { rto: 1h, rpo: 15m }
+vaults:
+  east: { region: eu-west-1, url: "file://${root}/vault-east" }
+  west: { region: eu-central-1, url: "file://${root}/vault-west" }
+sites:
+  east: { region: eu-west-1, vault: east }
+  west: { region: eu-central-1, vault: west }
+active: east
+encryption: none
+data:
+  uploads: { path: ${root}/uploads, schedule: daily, retention: 90 days, recover: { west: { path: ${root}/w/uploads } } }
+configuration:
+  settings: { path: ${root}/etc, schedule: on change, retention: 1 year, recover: { west: { path: ${root}/w/etc } } }
+backup: { keepAtLeast: 1 }
+`,
+  );
+  expect((await dr('backup')).code).toBe(0);
+  shiftMs = hour;
+});
+
+async function dr(...args: string[]) {
+  let stdout = '';
+  let stderr = '';
+  const code = await runCli({
+    args,
+    env: { DR_CONFIG: config },
+    version: '0.0.0',
+    stdout: { write: (text: string) => (stdout += text) },
+    stderr: { write: (text: string) => (stderr += text) },
+    clock,
+    signal: new AbortController().signal,
+  });
+  return { code, stdout, stderr, json: () => JSON.parse(stdout) as Record<string, never> };
+}
+
+function filesOf(vault: string, folder: string): string[] {
+  return readdirSync(join(root, vault, folder), { withFileTypes: true, recursive: true })
+    .filter((entry) => entry.isFile())
+    .map((entry) => join(entry.parentPath, entry.name));
+}
+
+describe('dr vault list', () => {
+  test('shows what each vault holds and lacks, and whether it is cross-region', async () => {
+    const whole = await dr('vault', 'list');
+    expect(whole.code).toBe(0);
+    expect(whole.stdout).toMatch(/^Vault east in eu-west-1, file:\/\//);
+    expect(whole.stdout).toMatch(/\n {2}RESOURCE +BACKUPS +LACKS +BYTES +NEWEST\n {2}settings +1 +- /);
+    expect(whole.stdout).toMatch(/every resource lies in more than one region/);
+    for (const file of filesOf('vault-west', 'manifests/uploads')) rmSync(file);
+    const lacking = await dr('vault', 'list');
+    expect(lacking.stdout).toMatch(/Vault west[\s\S]*uploads +0 +1 /);
+    expect(lacking.stdout).toMatch(/NOT CROSS-REGION: the newest backup of uploads lies in one region only/);
+    const json = await dr('vault', 'list', '--json');
+    expect(json.json()).toMatchObject({ result: { resources: [{ crossRegion: true }, { crossRegion: false }] } });
+    rmSync(join(root, 'vault-west'), { recursive: true });
+    expect((await dr('vault', 'list')).stdout).toMatch(/Vault west .*\n {2}NOT READABLE: /);
+  });
+});
+
+describe('dr vault check and repair', () => {
+  test('whole vaults are told to be whole', async () => {
+    const checked = await dr('vault', 'check', '--read-data');
+    expect(checked.stdout).toMatch(/^Vault east: nothing is missing or damaged \(.* of content read\)\./);
+    expect(checked).toMatchObject({ code: 0, stdout: expect.stringMatching(/\nVault west: nothing/) });
+    expect((await dr('vault', 'repair')).stdout).toMatch(/Vault west: nothing to mend\./);
+  });
+
+  test('damage is found, named with what it touches, mended; then the vault restores alone', async () => {
+    const [part = ''] = filesOf('vault-west', 'parts/uploads');
+    const good = readFileSync(part);
+    const bad = Buffer.from(good);
+    bad[30] = (bad[30] ?? 0) ^ 1;
+    rmSync(part);
+    writeFileSync(part, bad);
+    for (const file of filesOf('vault-west', 'indexes/settings')) rmSync(file);
+    mkdirSync(join(root, 'vault-west', 'photos'));
+    writeFileSync(join(root, 'vault-west', 'photos', 'cat.jpg'), 'meow');
+
+    const shallow = await dr('vault', 'check');
+    expect(shallow.code).toBe(exitCodes.corrupt.code);
+    expect(shallow.stdout).toMatch(/Vault east: nothing is missing or damaged/);
+    expect(shallow.stdout).toMatch(/ {2}MISSING indexes\/settings\/.*\n {4}touches backup settings /);
+    expect(shallow.stdout).toMatch(/FOREIGN photos\/: not of dr/);
+    expect(shallow.stdout).not.toMatch(/DAMAGED/);
+    expect(shallow.stdout).toMatch(/Content was not read: --read-data/);
+    const deep = await dr('vault', 'check', 'west', '--read-data', '--json');
+    expect(deep.code).toBe(exitCodes.corrupt.code);
+    expect(deep.json()).toMatchObject({
+      result: { vaults: [{ vault: 'west', problems: [{ state: 'damaged' }, { state: 'missing' }] }] },
+    });
+
+    const repaired = await dr('vault', 'repair', 'west');
+    expect(repaired.stdout).toMatch(/^Vault west: 2 objects mended\.\n {2}(copied|replaced) .* from east\n/);
+    expect(repaired.code).toBe(0);
+    expect(readFileSync(part).equals(good)).toBe(true);
+    expect(existsSync(join(root, 'vault-west', 'photos', 'cat.jpg'))).toBe(true);
+    expect((await dr('vault', 'check', '--read-data')).code).toBe(0);
+    const restored = await dr('restore', 'settings', '--vault', 'west', '--to', join(root, 'restored'));
+    expect(restored.code).toBe(0);
+  });
+
+  test('what is damaged everywhere is named and stays; the rest is mended', async () => {
+    for (const vault of ['vault-east', 'vault-west']) {
+      for (const file of filesOf(vault, 'parts/uploads')) writeFileSync(file, 'nothing');
+    }
+    for (const file of filesOf('vault-west', 'manifests/settings')) rmSync(file);
+    const repaired = await dr('vault', 'repair', 'west');
+    expect(repaired.code).toBe(exitCodes.corrupt.code);
+    expect(repaired.stdout).toMatch(/Vault west: one backup copied/);
+    expect(repaired.stdout).toMatch(/STILL WRONG: one problem\n {2}DAMAGED parts\/uploads\//);
+    expect(repaired.stdout).toMatch(/no other vault has a good copy of parts\/uploads/);
+  });
+
+  test('without its marker a vault is used by nobody, and mended; an emptied or absent one is left alone', async () => {
+    rmSync(join(root, 'vault-west', 'dr-vault.json'));
+    expect((await dr('backups', '--vault', 'west')).code).toBe(exitCodes['not-found'].code);
+    expect((await dr('vault', 'check', 'west')).stdout).toMatch(/MISSING dr-vault\.json/);
+    expect((await dr('vault', 'repair', 'west')).code).toBe(0);
+    expect((await dr('backups', '--vault', 'west')).code).toBe(0);
+
+    rmSync(join(root, 'vault-west'), { recursive: true });
+    const gone = await dr('vault', 'repair');
+    expect(gone.code).toBe(exitCodes.unreachable.code);
+    expect(gone.stdout).toMatch(/Vault west: STOPPED\./);
+    mkdirSync(join(root, 'vault-west'));
+    const empty = await dr('vault', 'repair', 'west');
+    expect(empty.code).toBe(exitCodes.unreachable.code);
+    expect(empty.stderr).toMatch(/Mount it or bring it back/);
+    expect(readdirSync(join(root, 'vault-west')).filter((name) => !name.startsWith('.'))).toEqual([]);
+  });
+
+  test('arguments are checked', async () => {
+    const wrong = [
+      ['mend'],
+      ['list', 'west'],
+      ['enrol'],
+      ['check', '--sample', '5%'],
+      ['check', '--read-data', '--sample', '5'],
+      ['check', '--read-data', '--sample', '0%'],
+      ['check', '--read-data', '--seed', 'x'],
+      ['repair', '--read-data'],
+    ];
+    for (const args of wrong) expect((await dr('vault', ...args)).code, args.join(' ')).toBe(exitCodes.usage.code);
+    expect((await dr('vault', 'check', 'north')).code).toBe(exitCodes['not-found'].code);
+    const sampled = await dr('vault', 'check', '--read-data', '--sample', '50%', '--seed', 'x');
+    expect(sampled.stdout).toMatch(/A share of the content was read; --seed x reads the same one again/);
+  });
+});
