@@ -20,5 +20,9 @@ export function compress(raw: Uint8Array, level: number): Buffer {
  * itself.
  */
 export function decompress(packed: Uint8Array, rawBytes: number): Buffer {
-  return zstdDecompressSync(packed, { chunkSize: Math.max(1024, rawBytes), maxOutputLength: Math.max(1, rawBytes) });
+  // One byte of room more: Node gets the next buffer as soon as one is full.
+  return zstdDecompressSync(packed, {
+    chunkSize: Math.max(1024, rawBytes + 1),
+    maxOutputLength: Math.max(1, rawBytes),
+  });
 }
