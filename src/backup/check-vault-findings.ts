@@ -97,6 +97,17 @@ export async function isGone(store: ObjectStore, key: string, error: unknown, si
   return error.kind === 'not-found' && (await store.stat(key, { signal })) === undefined;
 }
 
+/** Asks another vault; one that does not answer or holds something strange is left out, with a note. */
+export async function compare(context: CheckContext, other: ObjectStore, work: () => Promise<void>): Promise<void> {
+  try {
+    await work();
+  } catch (error) {
+    if (context.signal?.aborted || isAbort(error) || !(error instanceof DrError)) throw error;
+    const note = `vault ${other.name} could not be compared: ${messageOf(error)}`;
+    if (!context.findings.notes.includes(note)) context.findings.notes.push(note);
+  }
+}
+
 /** Chooses a share of all keys, always the same ones for one seed. */
 export function sampler(share: number, seed: string): (key: string) => boolean {
   if (share >= 1) return () => true;

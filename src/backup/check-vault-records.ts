@@ -66,13 +66,13 @@ export interface RecordsFound {
 
 /** Records, journals and hints: every one is read. */
 export async function checkRecords(context: CheckContext): Promise<RecordsFound> {
-  const { store, findings, signal } = context;
+  const { store, findings, nowMs, settledMs, signal } = context;
   const there = new Set<string>();
   const keyIds = new Map<string, string>();
   const entries = new Map<string, Set<number>>();
   const reports = new Map<string, Set<string>>();
   for (const folder of [...recordFolders, 'heartbeats/', 'hints/']) {
-    await forEachLimit(store.list(folder, { signal }), READS_IN_FLIGHT, async ({ key, size }) => {
+    await forEachLimit(store.list(folder, { signal }), READS_IN_FLIGHT, async ({ key, size, modifiedMs }) => {
       findings.listed(key, size);
       const shape = shapes.find(({ pattern }) => pattern.test(key));
       if (!shape && !reportText.test(key)) {
@@ -81,7 +81,9 @@ export async function checkRecords(context: CheckContext): Promise<RecordsFound>
       }
       there.add(key);
       const [, run = '', number] = /^runs\/([^/]+)\/journal\/(\d+)\.json$/.exec(key) ?? [];
-      if (number !== undefined) entries.set(run, (entries.get(run) ?? new Set()).add(Number(number)));
+      // Copies of a journal are made beside the run: an earlier entry may come after a later one.
+      if (number !== undefined && modifiedMs <= nowMs - settledMs)
+        entries.set(run, (entries.get(run) ?? new Set()).add(Number(number)));
       const [, reported, extension] = /^runs\/([^/]+)\/report\.(json|md)$/.exec(key) ?? [];
       if (reported !== undefined && extension !== undefined)
         reports.set(reported, (reports.get(reported) ?? new Set()).add(extension));

@@ -1,9 +1,8 @@
 import { forEachLimit } from '../base/concurrency.ts';
-import { DrError, messageOf } from '../base/errors.ts';
 import { formatLsn, type Lsn, segmentName } from '../postgres/lsn.ts';
 import { layout } from '../vault/layout.ts';
 import type { DatabaseNeed } from './check-vault-backups.ts';
-import { type CheckContext, isGone } from './check-vault-findings.ts';
+import { type CheckContext, compare, isGone } from './check-vault-findings.ts';
 import { joinRanges, maxLsn, minLsn, parseWalKey, rangeOfName, type WalName, type WalRange } from './wal-names.ts';
 import { readWalHeader, splitWalObject, type WalHeader } from './wal-object.ts';
 
@@ -54,12 +53,9 @@ export async function checkWal(context: CheckContext, databases: readonly Databa
   });
   const elsewhere = new Map<string, Archive>();
   for (const other of context.others) {
-    try {
+    await compare(context, other, async () => {
       for await (const _ of archived(context, other, (name) => archiveOf(elsewhere, name, bases), false));
-    } catch (error) {
-      if (signal?.aborted || !(error instanceof DrError)) throw error;
-      findings.notes.push(`the WAL of vault ${other.name} could not be compared: ${messageOf(error)}`);
-    }
+    });
   }
   for (const [systemId, ofSystem] of bases) {
     const archive = archives.get(systemId) ?? { segmentBytes: ofSystem[0]?.segmentBytes ?? 0, timelines: new Map() };

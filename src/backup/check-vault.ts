@@ -1,11 +1,11 @@
 import type { Clock } from '../base/clock.ts';
-import { DrError, isAbort, messageOf } from '../base/errors.ts';
+import { DrError } from '../base/errors.ts';
 import type { OnProgress } from '../base/progress.ts';
 import { type VaultDocuments, versionedKey } from '../vault/documents.ts';
 import { layout } from '../vault/layout.ts';
 import type { ObjectStore } from '../vault/store.ts';
 import { checkBackups } from './check-vault-backups.ts';
-import { type CheckContext, Findings, sampler, type VaultProblem } from './check-vault-findings.ts';
+import { type CheckContext, compare, Findings, sampler, type VaultProblem } from './check-vault-findings.ts';
 import { checkMarker } from './check-vault-marker.ts';
 import { checkKeys, checkLeases, checkRecords, recordFolders, touchedBy } from './check-vault-records.ts';
 import { checkWal } from './check-vault-wal.ts';
@@ -174,14 +174,4 @@ async function compareRecords(context: CheckContext, own: ReadonlySet<string>): 
 /** Reports lie only in the vault of their run. */
 function isReport(key: string): boolean {
   return /^runs\/[^/]+\/report\./.test(key);
-}
-
-async function compare(context: CheckContext, other: ObjectStore, work: () => Promise<void>): Promise<void> {
-  try {
-    await work();
-  } catch (error) {
-    if (context.signal?.aborted || isAbort(error) || !(error instanceof DrError)) throw error;
-    const note = `vault ${other.name} could not be compared: ${messageOf(error)}`;
-    if (!context.findings.notes.includes(note)) context.findings.notes.push(note);
-  }
 }

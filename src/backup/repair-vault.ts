@@ -10,7 +10,7 @@ import type { VaultProblem } from './check-vault-findings.ts';
 import { readMarker, requireContent, rosterEntry } from './check-vault-marker.ts';
 import { RETENTION_LEASE } from './collect-check.ts';
 import { decodeManifest, type Manifest } from './manifest.ts';
-import { copyMissing } from './repair.ts';
+import { copyMissing, type RepairResult } from './repair.ts';
 import { mendObject } from './repair-objects.ts';
 import type { Mended, Mending } from './repair-replace.ts';
 import { syncWal } from './wal-sync.ts';
@@ -67,7 +67,7 @@ export async function repairVault(options: RepairVaultOptions): Promise<VaultRep
     const first = check.problems.filter(({ kind }) => kind === 'marker' || kind === 'lease' || kind === 'document');
     for (const problem of first) await mend(work, mendingOf(options), problem);
     await mendUnderLease(work, check.problems);
-    if (check.problems.some(({ kind, state }) => kind === 'manifest' && state === 'missing')) await copyBackups(work);
+    await copyBackups(work, check.problems);
     await copyWal(work, check.problems);
     check = await examineVault(options);
     if (work.mended.length + work.copied.length + work.walCopied === before) break;
@@ -162,9 +162,19 @@ async function mendDocument({ store, documents, signal }: RepairVaultOptions, ke
   return { how: 'written anew' };
 }
 
-async function copyBackups(work: Work): Promise<void> {
+async function copyBackups(work: Work, problems: readonly VaultProblem[]): Promise<void> {
   const { store, others, policies, clock, log, onProgress, signal } = work.options;
-  const result = await copyMissing({ from: others, to: store, policies, clock, log, onProgress, signal });
+  const lacking = problems.filter(({ kind, state }) => kind === 'manifest' && state === 'missing');
+  if (lacking.length === 0) return;
+  let result: RepairResult;
+  try {
+    result = await copyMissing({ from: others, to: store, policies, clock, log, onProgress, signal });
+  } catch (error) {
+    // A stranger's file among the manifests: the rest is mended all the same.
+    if (!(error instanceof DrError && error.kind === 'refused')) throw error;
+    for (const { key } of lacking) work.failed.set(key, error);
+    return;
+  }
   work.copied.push(...result.copied);
   for (const { resource, id, error } of result.failed) {
     work.failed.set(layout.manifest(resource, id), error);

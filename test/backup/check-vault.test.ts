@@ -7,6 +7,7 @@ import { repairVault } from '../../src/backup/repair-vault.ts';
 import { WalSealer } from '../../src/backup/wal-sealer.ts';
 import { DrError } from '../../src/base/errors.ts';
 import { silentLog } from '../../src/base/log.ts';
+import type { Progress } from '../../src/base/progress.ts';
 import { layout } from '../../src/vault/layout.ts';
 import { acquireLease } from '../../src/vault/lease.ts';
 import { decodeRecord, encodeRecord } from '../../src/vault/record.ts';
@@ -220,6 +221,22 @@ describe('what a check says', () => {
     expect((await examineVault(options())).problems).toMatchObject([{ state: 'missing', kind: 'manifest' }]);
   });
 
+  test('copies of a journal may come in any order while its run is young', async () => {
+    const runId = '20261123T060000000Z-aaaaaa';
+    await west.create(layout.runEntry(runId, 2), encodeRecord({ format: 1, runId, number: 2 }));
+    expect((await examineVault(options())).problems).toEqual([]);
+    time.nowMs += hour;
+    expect((await examineVault(options())).problems).toMatchObject([{ key: layout.runEntry(runId, 1) }]);
+  });
+
+  test('says how far it is', async () => {
+    const seen: Progress[] = [];
+    const found = await examineVault(options({ onProgress: (progress) => seen.push(progress) }));
+    expect(seen.at(-1)).toMatchObject({ task: 'check west', unit: 'objects', done: found.objects });
+    expect(found.objects).toBe((await keysOf(west)).length);
+    expect(found.readBytes).toBeGreaterThan(3000);
+  });
+
   test('what retention removes during the check is not missing', async () => {
     const { id, index, parts } = files?.() ?? { id: '', index: { key: '' }, parts: [] };
     let done = false;
@@ -345,6 +362,18 @@ describe('repair', () => {
     const result = await repair();
     expect(result.failed).toMatchObject([{ key, error: { kind: 'conflict' } }]);
     expect(result.check.problems).toMatchObject([{ key, state: 'damaged' }]);
+  });
+
+  test("a stranger's file among the manifests keeps backups from being copied, nothing else from being mended", async () => {
+    await west.create('manifests/notes.txt', Buffer.from('mine'));
+    await west.delete([layout.manifest('orders', orders().id), orders().index.key]);
+    const damaged = (backups[1] as Manifest).index.key;
+    await damage(west, damaged);
+    const result = await repair();
+    expect(result.mended).toMatchObject([{ key: damaged }]);
+    expect(result.failed).toMatchObject([{ key: layout.manifest('orders', orders().id), error: { kind: 'refused' } }]);
+    await west.delete(['manifests/notes.txt']);
+    expect((await repair()).check.problems).toEqual([]);
   });
 
   test('leftovers in the way of a missing backup are replaced', async () => {

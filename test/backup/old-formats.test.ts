@@ -3,8 +3,10 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, test } from 'vitest';
 import { newestBackup } from '../../src/backup/catalog.ts';
+import { examineVault } from '../../src/backup/check-vault.ts';
 import { restoreBackup } from '../../src/backup/restore.ts';
 import { fetchWalFile } from '../../src/backup/wal-reader.ts';
+import { systemClock } from '../../src/base/clock.ts';
 import { checkVault } from '../../src/vault/enrol.ts';
 import { FileStore } from '../../src/vault/file-store.ts';
 import { KeyRing, parseIdentities } from '../../src/vault/keys.ts';
@@ -28,6 +30,14 @@ describe('a vault of format 1, written by dr 0.1.0', () => {
   test('is recognised', async () => {
     const { store } = await open();
     expect(await checkVault(store)).toMatchObject({ format: 1 });
+  });
+
+  test('is found to be whole', async () => {
+    const { store } = await open();
+    const data = { share: 1, seed: '' };
+    const found = await examineVault({ store, others: [], policies: new Map(), data, clock: systemClock });
+    expect(found).toMatchObject({ problems: [], foreign: [], notes: [], orphans: { objects: 0 } });
+    expect(found.readBytes).toBeGreaterThan(1000);
   });
 
   test.each(['uploads', 'plain'])('restores its backup of %s', async (resource) => {
