@@ -18,6 +18,12 @@ const READ_FRAMES = 8;
 /** Slices planned before they are worked off: bounds memory whatever the size of the backup. */
 const BATCH_SLICES = 20_000;
 
+/**
+ * A large file is flushed to disk every so many bytes while the rest is still being read: the kernel by itself would keep gigabytes
+ * for the end, when nothing else is left to do.
+ */
+const FLUSH_BYTES = 64 * 1024 * 1024;
+
 export interface RestoreOptions {
   readonly store: ObjectStore;
   readonly manifest: Manifest;
@@ -104,6 +110,10 @@ interface FilePlan {
   /** Extents not written yet. */
   outstanding: number;
   handle: Promise<FileHandle> | undefined;
+  opened: FileHandle | undefined;
+  /** Bytes written since the last flush, and that flush: it rejects when the disk failed. */
+  unflushed: number;
+  flush: Promise<void> | undefined;
 }
 
 class Restore {
@@ -111,6 +121,7 @@ class Restore {
   readonly #target: RestoreTarget | undefined;
   readonly #frames = new Map<string, FramePlan>();
   readonly #open = new Set<FilePlan>();
+  #flushing = false;
   bytes = 0;
 
   constructor(options: Omit<RestoreOptions, 'target' | 'owners' | 'relocate'>, target: RestoreTarget | undefined) {
@@ -126,7 +137,15 @@ class Restore {
     }
     this.#checkShape(entry);
     const absolute = await this.#target?.place(entry);
-    const file: FilePlan = { entry, absolute, outstanding: entry.extents.length, handle: undefined };
+    const file: FilePlan = {
+      entry,
+      absolute,
+      outstanding: entry.extents.length,
+      handle: undefined,
+      opened: undefined,
+      unflushed: 0,
+      flush: undefined,
+    };
     if (absolute) this.#target?.addFile(absolute);
     if (entry.extents.length === 0 && absolute) {
       await this.#handleOf(file, absolute);
@@ -192,7 +211,10 @@ class Restore {
     // Not in one expression with the await: other runs add theirs meanwhile.
     this.bytes += written;
     for (const { slices } of run) {
-      for (const { file } of slices) if (--file.outstanding === 0) await this.#finish(file);
+      for (const { extent, file } of slices) {
+        if (--file.outstanding === 0) await this.#finish(file);
+        else this.#flushEarly(file, extent.length);
+      }
     }
     onProgress?.({
       task: `restore ${manifest.resource}`,
@@ -227,7 +249,24 @@ class Restore {
   async #handleOf(file: FilePlan, absolute: Buffer): Promise<FileHandle> {
     file.handle ??= open(absolute, 'wx', 0o600);
     this.#open.add(file);
-    return await file.handle;
+    file.opened = await file.handle;
+    return file.opened;
+  }
+
+  /** Begins a flush of a file where enough has come together; one at a time, so that reading goes on. */
+  #flushEarly(file: FilePlan, bytes: number): void {
+    file.unflushed += bytes;
+    if (!file.opened || file.unflushed < FLUSH_BYTES || this.#flushing) return;
+    this.#flushing = true;
+    file.unflushed = 0;
+    const flush = Promise.all([file.flush, file.opened.datasync()]).then(() => {});
+    // The kernel reports a failed write once: it must reach `finish`.
+    file.flush = flush;
+    flush
+      .catch(() => {})
+      .finally(() => {
+        this.#flushing = false;
+      });
   }
 
   async #finish(file: FilePlan): Promise<void> {
@@ -236,6 +275,7 @@ class Restore {
     if (!handle) return;
     this.#open.delete(file);
     try {
+      await file.flush;
       // Also makes holes at the end, and the size of a file that is nothing but one.
       await handle.truncate(entry.size);
       const owner = this.#target?.owner(entry);
