@@ -21,27 +21,45 @@ export interface Contestant {
 const COMPRESSION_LEVEL = 3;
 export const PROCESSES = 2;
 
-/** `dr` of a checkout, run as a command, with one encrypted file vault. */
-export async function drOf(checkout: string, name: string, server: TestPostgres): Promise<Contestant> {
+/** Files of a `dr`: its configuration, identity and the directory of each vault. */
+export interface DrHome {
+  readonly config: string;
+  readonly identityFile: string;
+  readonly vaults: ReadonlyMap<string, string>;
+}
+
+/** A configuration with one encrypted file vault for each name, for one database; `more` goes over its defaults. */
+export async function drHome(server: TestPostgres, vaultNames: readonly string[], more: object): Promise<DrHome> {
   const home = await tempDir('dr');
-  const repository = join(home, 'vault');
+  const vaults = new Map(vaultNames.map((name) => [name, join(home, `vault-${name}`)]));
   const identityFile = join(home, 'identity');
   const identity = await generateIdentity();
   writeFileSync(identityFile, `${identity}\n`, { mode: 0o600 });
   const config = join(home, 'dr.yaml');
+  const entries = [...vaults].map(([name, path]) => [name, { region: `bench-${name}`, url: pathToFileURL(path).href }]);
+  const [first] = vaultNames;
   writeFileSync(
     config,
     JSON.stringify({
       version: 1,
-      vaults: { east: { region: 'bench-1', url: pathToFileURL(repository).href } },
+      vaults: Object.fromEntries(entries),
       allowSingleRegion: true,
-      sites: { east: { region: 'bench-1', vault: 'east' } },
-      active: 'east',
+      sites: { here: { region: `bench-${first}`, vault: first } },
+      active: 'here',
       encryption: { recipients: [await identityToRecipient(identity)] },
       databases: { orders: { url: server.url } },
       backup: { workers: PROCESSES, compressionLevel: COMPRESSION_LEVEL },
+      verification: { schedule: 'never' },
+      daemon: { listen: '127.0.0.1:0' },
+      ...more,
     }),
   );
+  return { config, identityFile, vaults };
+}
+
+/** `dr` of a checkout, run as a command, with one encrypted file vault. */
+export async function drOf(checkout: string, name: string, server: TestPostgres): Promise<Contestant> {
+  const { config, identityFile, vaults } = await drHome(server, ['east'], {});
   const command = (...args: string[]): Command => ({
     program: nodeBinary,
     args: [join(checkout, 'src/main.ts'), ...args, '--config', config],
@@ -49,19 +67,21 @@ export async function drOf(checkout: string, name: string, server: TestPostgres)
   });
   return {
     name,
-    repository,
+    repository: vaults.get('east') ?? '',
     backup: () => command('backup', 'orders'),
     restore: (target) => command('restore', 'orders', '--to', target),
   };
 }
 
-/** The variables that package.json's script `dr` sets. */
+/** The variables that package.json's script `dr` sets there. */
 export function environmentOfDr(checkout: string): Record<string, string> {
   const { scripts }: { scripts: Record<string, string> } = JSON.parse(
     readFileSync(join(checkout, 'package.json'), 'utf8'),
   );
   const words = (scripts.dr ?? '').split(' ');
-  return Object.fromEntries(words.filter((word) => /^\w+=/.test(word)).map((word) => word.split('=', 2)));
+  const variables = words.filter((word) => /^\w+=/.test(word)).map((word) => word.split('=', 2) as [string, string]);
+  // A relative path of the script is one in the checkout.
+  return Object.fromEntries(variables.map(([key, text]) => [key, text.includes('/') ? join(checkout, text) : text]));
 }
 
 const pgbackrest = '/usr/bin/pgbackrest';

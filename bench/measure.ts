@@ -103,12 +103,22 @@ export function highWaterBytes(pid: number): number {
   return Number(kib ?? 0) * 1024;
 }
 
-/** CPU seconds of the children of a process that have ended (Linux; field 16 and 17 of proc(5) stat, in 1/100 s). */
+/** CPU seconds that a running process has used (Linux). */
+export function cpuSeconds(pid: number): number {
+  return cpuFields(pid, 11);
+}
+
+/** CPU seconds of the children of a process that have ended (Linux). */
 export function endedChildrenCpuSeconds(pid: number): number {
+  return cpuFields(pid, 13);
+}
+
+/** Two neighbouring times of `/proc/<pid>/stat` (user and system, each in 1/100 s), counted from the field behind the name. */
+function cpuFields(pid: number, first: number): number {
   try {
     const text = readFileSync(`/proc/${pid}/stat`, 'utf8');
     const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
-    return (Number(fields[13]) + Number(fields[14])) / 100;
+    return (Number(fields[first]) + Number(fields[first + 1])) / 100;
   } catch {
     return 0;
   }
