@@ -1,4 +1,4 @@
-#!/usr/bin/env -S MALLOC_ARENA_MAX=2 node
+#!/usr/bin/env -S MALLOC_ARENA_MAX=2 node --max-semi-space-size=4
 // glibc keeps freed buffers of many megabytes for reuse; these two settings give them back, about 100 MB of a backup's memory (measured).
 import { readFileSync } from 'node:fs';
 import { constants } from 'node:os';
