@@ -1,5 +1,5 @@
 #!/usr/bin/env -S MALLOC_ARENA_MAX=2 node --max-semi-space-size=4
-// glibc keeps freed buffers of many megabytes for reuse; these two settings give them back, about 100 MB of a backup's memory (measured).
+// One memory arena instead of one for each thread, and a small young generation: about 80 MB of the memory of a backup (measured).
 import { readFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import { createInterface } from 'node:readline/promises';
