@@ -60,10 +60,11 @@ export async function drHome(server: TestPostgres, vaultNames: readonly string[]
 /** `dr` of a checkout, run as a command, with one encrypted file vault. */
 export async function drOf(checkout: string, name: string, server: TestPostgres): Promise<Contestant> {
   const { config, identityFile, vaults } = await drHome(server, ['east'], {});
+  const start = startOfDr(checkout);
   const command = (...args: string[]): Command => ({
     program: nodeBinary,
-    args: [join(checkout, 'src/main.ts'), ...args, '--config', config],
-    env: { ...environmentOfDr(checkout), DR_IDENTITY_FILE: identityFile },
+    args: [...start.args, ...args, '--config', config],
+    env: { ...start.env, DR_IDENTITY_FILE: identityFile },
   });
   return {
     name,
@@ -73,15 +74,20 @@ export async function drOf(checkout: string, name: string, server: TestPostgres)
   };
 }
 
-/** The variables that package.json's script `dr` sets there. */
-export function environmentOfDr(checkout: string): Record<string, string> {
+/** How package.json's script `dr` of a checkout starts it: variables and what comes before the arguments. */
+export function startOfDr(checkout: string): { readonly env: Record<string, string>; readonly args: string[] } {
   const { scripts }: { scripts: Record<string, string> } = JSON.parse(
     readFileSync(join(checkout, 'package.json'), 'utf8'),
   );
   const words = (scripts.dr ?? '').split(' ');
-  const variables = words.filter((word) => /^\w+=/.test(word)).map((word) => word.split('=', 2) as [string, string]);
-  // A relative path of the script is one in the checkout.
-  return Object.fromEntries(variables.map(([key, text]) => [key, text.includes('/') ? join(checkout, text) : text]));
+  const node = words.indexOf('node');
+  // A relative path is one in the checkout.
+  const absolute = (text: string) => (text.includes('/') ? join(checkout, text) : text);
+  const variables = words.slice(0, node).map((word) => word.split('=', 2) as [string, string]);
+  return {
+    env: Object.fromEntries(variables.map(([name, text]) => [name, absolute(text)])),
+    args: words.slice(node + 1).map(absolute),
+  };
 }
 
 const pgbackrest = '/usr/bin/pgbackrest';

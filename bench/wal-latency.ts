@@ -7,9 +7,9 @@ import { contiguousEnd, minLsn, parseWalKey, rangeOfName, type WalRange } from '
 import { type Lsn, parseLsn, parseSegmentName } from '../src/postgres/lsn.ts';
 import { type Column, renderTable } from '../src/report/table.ts';
 import type { TestPostgres } from '../test/harness/postgres.ts';
-import { startNode } from '../test/harness/process.ts';
+import { nodeBinary, startProcess } from '../test/harness/process.ts';
 import { requirePackage, startCluster } from './cluster.ts';
-import { drHome, environmentOfDr, peerHome, peerSettings, preparePeer, writePeerConfig } from './contestants.ts';
+import { drHome, peerHome, peerSettings, preparePeer, startOfDr, writePeerConfig } from './contestants.ts';
 import { cpuSeconds, highWaterBytes, percentile } from './measure.ts';
 
 const help = `From commit to durable: how long after a commit returned its WAL is in both vaults (dr) or the repository (pgBackRest).
@@ -71,9 +71,9 @@ async function measureDr(flushEvery: string): Promise<Result> {
   const home = await drHome(server, ['east', 'west'], {
     databases: { orders: { url: server.url, wal: { flushEvery } } },
   });
-  const checkout = join(import.meta.dirname, '..');
-  const env = { ...process.env, ...environmentOfDr(checkout), DR_IDENTITY_FILE: home.identityFile };
-  await using daemon = startNode(join(checkout, 'src/main.ts'), ['daemon', '--config', home.config], { env });
+  const start = startOfDr(join(import.meta.dirname, '..'));
+  const env = { ...process.env, ...start.env, DR_IDENTITY_FILE: home.identityFile };
+  await using daemon = startProcess(nodeBinary, [...start.args, 'daemon', '--config', home.config], { env });
   const vaults = [...home.vaults.values()];
   // Its first base backup is not what is measured here.
   await until(`a first backup by the daemon`, daemon.ended, () =>
