@@ -3,7 +3,7 @@ import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import pg from 'pg';
-import { contiguousEnd, minLsn, parseWalKey, rangeOfName, type WalRange } from '../src/backup/wal-names.ts';
+import { contiguousEnd, minLsn, parseWalKey, rangeOfName, type WalRange } from '../src/backup/wal/names.ts';
 import { type Lsn, parseLsn, parseSegmentName } from '../src/postgres/lsn.ts';
 import { type Column, renderTable } from '../src/report/table.ts';
 import type { TestPostgres } from '../test/harness/postgres.ts';

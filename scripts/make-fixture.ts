@@ -3,7 +3,7 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { generateIdentity, identityToRecipient } from 'age-encryption';
 import { takeDirectoryBackup } from '../src/backup/take-directory.ts';
-import { WalSealer } from '../src/backup/wal-sealer.ts';
+import { WalSealer } from '../src/backup/wal/sealer.ts';
 import { systemClock } from '../src/base/clock.ts';
 import { silentLog } from '../src/base/log.ts';
 import { enrolVault } from '../src/vault/enrol.ts';

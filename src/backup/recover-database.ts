@@ -12,9 +12,9 @@ import { listBackupIds, readManifest } from './catalog.ts';
 import type { DatabaseFacts, Manifest } from './manifest.ts';
 import { restoreBackup } from './restore.ts';
 import { RestoreTarget } from './restore-target.ts';
-import { walCoverage } from './wal-coverage.ts';
-import { planRecovery, type RecoveryPlan, type WantedTarget } from './wal-plan.ts';
-import { fetchWalFile } from './wal-reader.ts';
+import { walCoverage } from './wal/coverage.ts';
+import { planRecovery, type RecoveryPlan, type WantedTarget } from './wal/plan.ts';
+import { fetchWalFile } from './wal/reader.ts';
 
 /** The backup to begin with and how far its WAL goes. */
 export interface DatabaseRecoveryPoint {

@@ -1,7 +1,7 @@
 import { backupResource } from '../backup/backup-resource.ts';
 import type { BackupContext, TakenBackup } from '../backup/context.ts';
-import { waitForArchive, withPassingArchiver } from '../backup/ensure-wal.ts';
 import { gatherOwnConfiguration, keepOwnConfiguration } from '../backup/own-configuration.ts';
+import { waitForArchive, withPassingArchiver } from '../backup/wal/ensure.ts';
 import { DrError, type ErrorKind, isAbort } from '../base/errors.ts';
 import { formatBytes, formatDuration } from '../base/units.ts';
 import type { SitePlaces } from '../config/sites.ts';

@@ -1,4 +1,4 @@
-import { clearHolds, type HoldWritten, readHolds, setHold } from '../backup/holds.ts';
+import { clearHolds, type HoldWritten, readHolds, setHold } from '../backup/retention/holds.ts';
 import { DrError } from '../base/errors.ts';
 import { type Column, renderTable } from '../report/table.ts';
 import { formatTime, list } from '../report/values.ts';

@@ -8,7 +8,7 @@ import {
   restoreCluster,
 } from '../backup/recover-database.ts';
 import { restoreBackup } from '../backup/restore.ts';
-import { fetchWalFile } from '../backup/wal-reader.ts';
+import { fetchWalFile } from '../backup/wal/reader.ts';
 import { forEachLimit } from '../base/concurrency.ts';
 import { DrError, fileError } from '../base/errors.ts';
 import { formatBytes, formatDuration } from '../base/units.ts';

@@ -1,4 +1,9 @@
-import { applyRetention, planRetention, type RetentionReport, type VaultRetention } from '../backup/collect.ts';
+import {
+  applyRetention,
+  planRetention,
+  type RetentionReport,
+  type VaultRetention,
+} from '../backup/retention/collect.ts';
 import { DrError, type ErrorKind, messageOf } from '../base/errors.ts';
 import { retentionPolicies } from '../daemon/watched.ts';
 import { reportError } from '../report/error.ts';

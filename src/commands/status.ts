@@ -1,5 +1,5 @@
-import { measureStatus } from '../backup/status.ts';
-import type { ResourceStatus, Status } from '../backup/status-model.ts';
+import type { ResourceStatus, Status } from '../backup/status/model.ts';
+import { measureStatus } from '../backup/status/status.ts';
 import { watchedResources } from '../daemon/watched.ts';
 import { renderStatus } from '../report/status.ts';
 import type { CommandContext, CommandResult } from './context.ts';

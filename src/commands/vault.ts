@@ -1,7 +1,7 @@
-import { examineVault, type VaultCheck } from '../backup/check-vault.ts';
-import type { VaultProblem } from '../backup/check-vault-findings.ts';
-import { repairVault, type VaultRepair } from '../backup/repair-vault.ts';
-import { listVaults } from '../backup/vault-contents.ts';
+import { examineVault, type VaultCheck } from '../backup/care/check-vault.ts';
+import type { VaultProblem } from '../backup/care/check-vault-findings.ts';
+import { repairVault, type VaultRepair } from '../backup/care/repair-vault.ts';
+import { listVaults } from '../backup/care/vault-contents.ts';
 import { DrError, type ErrorKind, isAbort } from '../base/errors.ts';
 import { redact } from '../base/redact.ts';
 import type { Config } from '../config/types.ts';

@@ -1,8 +1,8 @@
 import { backupLease, backupResource } from '../backup/backup-resource.ts';
 import { listBackupIds } from '../backup/catalog.ts';
 import type { BackupContext, TakenBackup } from '../backup/context.ts';
-import { waitForArchive, withPassingArchiver } from '../backup/ensure-wal.ts';
-import { writeWatchHeartbeat } from '../backup/status-watch.ts';
+import { writeWatchHeartbeat } from '../backup/status/watch.ts';
+import { waitForArchive, withPassingArchiver } from '../backup/wal/ensure.ts';
 import { messageOf } from '../base/errors.ts';
 import type { DatabasePlace, DirectoryPlace, SitePlaces } from '../config/sites.ts';
 import type { Cadence } from '../config/types.ts';

@@ -1,9 +1,9 @@
-import { applyRetention } from '../backup/collect.ts';
-import { RETENTION_LEASE } from '../backup/collect-check.ts';
+import { copyMissing } from '../backup/care/repair.ts';
 import type { BackupContext } from '../backup/context.ts';
 import { gatherOwnConfiguration, keepOwnConfiguration } from '../backup/own-configuration.ts';
-import { copyMissing } from '../backup/repair.ts';
-import type { RetentionPolicy } from '../backup/retention.ts';
+import { applyRetention } from '../backup/retention/collect.ts';
+import { RETENTION_LEASE } from '../backup/retention/collect-check.ts';
+import type { RetentionPolicy } from '../backup/retention/retention.ts';
 import { DrError } from '../base/errors.ts';
 import type { Cadence } from '../config/types.ts';
 import type { ObjectStore } from '../vault/store.ts';

@@ -1,6 +1,6 @@
 import { listBackupIds, readManifest } from '../backup/catalog.ts';
 import type { Manifest } from '../backup/manifest.ts';
-import type { WalPosition } from '../backup/wal-listing.ts';
+import type { WalPosition } from '../backup/wal/listing.ts';
 import { parseLsn } from '../postgres/lsn.ts';
 import type { ObjectStore } from '../vault/store.ts';
 

@@ -1,6 +1,6 @@
 import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client';
-import type { Status } from '../backup/status-model.ts';
-import type { WalArchiverStatus } from '../backup/wal-status.ts';
+import type { Status } from '../backup/status/model.ts';
+import type { WalArchiverStatus } from '../backup/wal/status.ts';
 import { parseLsn } from '../postgres/lsn.ts';
 import type { ObjectStore } from '../vault/store.ts';
 import type { JobState } from './job.ts';

@@ -1,7 +1,7 @@
-import { everyBackup, surveyVault } from '../backup/collect-survey.ts';
-import { readWalHeartbeat } from '../backup/wal-heartbeat.ts';
-import type { WalPosition } from '../backup/wal-listing.ts';
-import { syncWal } from '../backup/wal-sync.ts';
+import { everyBackup, surveyVault } from '../backup/retention/collect-survey.ts';
+import { readWalHeartbeat } from '../backup/wal/heartbeat.ts';
+import type { WalPosition } from '../backup/wal/listing.ts';
+import { syncWal } from '../backup/wal/sync.ts';
 import type { Clock } from '../base/clock.ts';
 import { DrError, messageOf } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';

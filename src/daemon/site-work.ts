@@ -1,5 +1,5 @@
 import type { BackupContext } from '../backup/context.ts';
-import type { WalPosition } from '../backup/wal-listing.ts';
+import type { WalPosition } from '../backup/wal/listing.ts';
 import { DrError } from '../base/errors.ts';
 import type { SitePlaces } from '../config/sites.ts';
 import type { Service } from './service.ts';

@@ -1,5 +1,5 @@
-import { measureStatus, type StatusOptions } from '../backup/status.ts';
-import type { Alert, Status } from '../backup/status-model.ts';
+import type { Alert, Status } from '../backup/status/model.ts';
+import { measureStatus, type StatusOptions } from '../backup/status/status.ts';
 import type { Clock } from '../base/clock.ts';
 import { isAbort } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';

@@ -1,5 +1,5 @@
-import { WalArchiver, type WalArchiverOptions } from '../backup/wal-archiver.ts';
-import type { WalArchiverStatus } from '../backup/wal-status.ts';
+import { WalArchiver, type WalArchiverOptions } from '../backup/wal/archiver.ts';
+import type { WalArchiverStatus } from '../backup/wal/status.ts';
 import type { Service } from './service.ts';
 
 export interface WalServiceOptions extends WalArchiverOptions {

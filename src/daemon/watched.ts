@@ -1,5 +1,5 @@
-import type { RetentionPolicy } from '../backup/retention.ts';
-import type { WatchedResource } from '../backup/status-model.ts';
+import type { RetentionPolicy } from '../backup/retention/retention.ts';
+import type { WatchedResource } from '../backup/status/model.ts';
 import { nextRunAfter, worstIntervalMs } from '../config/cadence.ts';
 import type { Cadence, Config } from '../config/types.ts';
 

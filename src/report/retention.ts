@@ -1,5 +1,5 @@
-import type { RetentionReport, VaultRetention } from '../backup/collect.ts';
-import type { Removal } from '../backup/collect-check.ts';
+import type { RetentionReport, VaultRetention } from '../backup/retention/collect.ts';
+import type { Removal } from '../backup/retention/collect-check.ts';
 import { formatBytes } from '../base/units.ts';
 import { type Column, renderTable } from './table.ts';
 import { count } from './values.ts';

@@ -1,4 +1,4 @@
-import type { Alert, ResourceStatus, Status, VaultStatus } from '../backup/status-model.ts';
+import type { Alert, ResourceStatus, Status, VaultStatus } from '../backup/status/model.ts';
 import { formatBytes, formatDuration } from '../base/units.ts';
 import { type Column, renderTable } from './table.ts';
 import { formatAge, list } from './values.ts';

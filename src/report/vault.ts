@@ -1,7 +1,7 @@
-import type { VaultCheck } from '../backup/check-vault.ts';
-import type { VaultProblem } from '../backup/check-vault-findings.ts';
-import type { VaultRepair } from '../backup/repair-vault.ts';
-import type { HeldResource, HeldWal, VaultList } from '../backup/vault-contents.ts';
+import type { VaultCheck } from '../backup/care/check-vault.ts';
+import type { VaultProblem } from '../backup/care/check-vault-findings.ts';
+import type { VaultRepair } from '../backup/care/repair-vault.ts';
+import type { HeldResource, HeldWal, VaultList } from '../backup/care/vault-contents.ts';
 import { messageOf } from '../base/errors.ts';
 import { formatBytes } from '../base/units.ts';
 import { type Column, printable, renderTable } from './table.ts';

@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { type Need, nearestExisting, portFinding, spaceFindings, writableFinding } from '../backup/doctor-host.ts';
+import { type Need, nearestExisting, portFinding, spaceFindings, writableFinding } from '../backup/doctor/host.ts';
 import { isAbort } from '../base/errors.ts';
 import { bad, doubtful, type Finding, fromError, good } from '../base/finding.ts';
 import type { DatabaseTarget } from '../config/types.ts';

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { readHolds, setHold } from '../backup/holds.ts';
+import { readHolds, setHold } from '../backup/retention/holds.ts';
 import { defineStep } from './contract.ts';
 
 export const holdSet = defineStep({

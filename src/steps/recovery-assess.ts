@@ -1,8 +1,8 @@
 import { newestBackup } from '../backup/catalog.ts';
 import type { Manifest } from '../backup/manifest.ts';
 import { chooseDatabaseBackup, type DatabaseRecoveryPoint } from '../backup/recover-database.ts';
-import { readWalHeartbeat } from '../backup/wal-heartbeat.ts';
-import type { WantedTarget } from '../backup/wal-plan.ts';
+import { readWalHeartbeat } from '../backup/wal/heartbeat.ts';
+import type { WantedTarget } from '../backup/wal/plan.ts';
 import { DrError, isAbort, messageOf } from '../base/errors.ts';
 import { parseLsn } from '../postgres/lsn.ts';
 import type { KeyRing } from '../vault/keys.ts';

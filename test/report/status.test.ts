@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import type { ResourceStatus, Status } from '../../src/backup/status-model.ts';
+import type { ResourceStatus, Status } from '../../src/backup/status/model.ts';
 import { renderStatus } from '../../src/report/status.ts';
 
 const at = Date.UTC(2026, 10, 23, 5);

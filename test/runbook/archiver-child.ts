@@ -1,4 +1,4 @@
-import { WalArchiver } from '../../src/backup/wal-archiver.ts';
+import { WalArchiver } from '../../src/backup/wal/archiver.ts';
 import { systemClock } from '../../src/base/clock.ts';
 import { createLog } from '../../src/base/log.ts';
 import { openVault } from '../../src/vault/open.ts';

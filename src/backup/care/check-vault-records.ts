@@ -1,0 +1,187 @@
+import { forEachLimit } from '../../base/concurrency.ts';
+import { DrError } from '../../base/errors.ts';
+import { readKeyFacts } from '../../vault/keys.ts';
+import { layout } from '../../vault/layout.ts';
+import { readLease } from '../../vault/lease-record.ts';
+import { decodeRecord } from '../../vault/record.ts';
+import { everyBackup, type VaultSurvey } from '../retention/collect-survey.ts';
+import { names } from './check-vault-backups.ts';
+import { type CheckContext, isGone } from './check-vault-findings.ts';
+import type { WalKeys } from './check-vault-wal.ts';
+
+const READS_IN_FLIGHT = 16;
+
+/** One sort of small record: where it lies, what it is for people, and what in it repeats its name. */
+interface Shape {
+  readonly pattern: RegExp;
+  readonly what: string;
+  readonly named: readonly string[];
+  readonly isHint?: boolean;
+}
+
+const shapes: readonly Shape[] = [
+  { pattern: /^holds\/([^/]+?)(?:\.cleared)?\.json$/, what: 'the hold', named: ['id'] },
+  { pattern: /^records\/active\/(\d{10})\.json$/, what: 'the record of the active site', named: ['generation'] },
+  {
+    pattern: /^records\/vaults\/([^/]+)\/(\d{10})\.json$/,
+    what: 'the record of the vaults',
+    named: ['name', 'generation'],
+  },
+  { pattern: /^verifications\/([^/]+)\/([^/]+)\.json$/, what: 'the verification report', named: ['resource', 'id'] },
+  { pattern: /^runs\/([^/]+)\/journal\/(\d{6,})\.json$/, what: 'the journal entry', named: ['runId', 'number'] },
+  { pattern: /^runs\/([^/]+)\/approvals\/[^/]+\.json$/, what: 'the approval', named: ['runId'] },
+  { pattern: /^runs\/([^/]+)\/report\.json$/, what: 'the report', named: ['runId'] },
+  { pattern: /^configuration\/([^/]+)$/, what: 'the stored configuration', named: ['id'] },
+  { pattern: /^heartbeats\/([^/]+)\.json$/, what: 'the heartbeat', named: ['resource'], isHint: true },
+  { pattern: /^hints\/retention\.json$/, what: 'the mark of retention', named: [], isHint: true },
+];
+
+/** Kept for people; `report.json` beside it is what counts, so nothing is said about its content. */
+const reportText = /^runs\/([^/]+)\/report\.md$/;
+
+/** Where records lie that every vault should have alike. */
+export const recordFolders = [layout.holds, 'records/', 'verifications/', 'runs/', 'configuration/'] as const;
+
+/** Checks the digest of a record and that it is the one of its name, and gives its content; undefined for a key that is no record's. Throws `corrupt`. */
+export function requireRecord(key: string, bytes: Uint8Array, where: string): Record<string, unknown> | undefined {
+  if (reportText.test(key)) return {};
+  const shape = shapes.find(({ pattern }) => pattern.test(key));
+  if (!shape) return undefined;
+  const record = decodeRecord(bytes, shape.what, where);
+  const found = shape.pattern.exec(key)?.slice(1) ?? [];
+  for (const [i, field] of shape.named.entries()) {
+    const value = record[field];
+    const said = typeof value === 'number' ? value === Number(found[i]) : value === found[i];
+    if (!said) throw new DrError('corrupt', `${shape.what} is that of another name (${field})`, { where });
+  }
+  return record;
+}
+
+export interface RecordsFound {
+  /** Keys, so that the other vaults can be compared. */
+  readonly there: ReadonlySet<string>;
+  /** Data keys that stored configurations need, each with one that does. */
+  readonly keyIds: ReadonlyMap<string, string>;
+}
+
+/** Records, journals and hints: every one is read. */
+export async function checkRecords(context: CheckContext): Promise<RecordsFound> {
+  const { store, findings, nowMs, settledMs, signal } = context;
+  const there = new Set<string>();
+  const keyIds = new Map<string, string>();
+  const entries = new Map<string, Set<number>>();
+  const reports = new Map<string, Set<string>>();
+  for (const folder of [...recordFolders, 'heartbeats/', 'hints/']) {
+    await forEachLimit(store.list(folder, { signal }), READS_IN_FLIGHT, async ({ key, size, modifiedMs }) => {
+      findings.listed(key, size);
+      const shape = shapes.find(({ pattern }) => pattern.test(key));
+      if (!shape && !reportText.test(key)) {
+        findings.stranger(key);
+        return;
+      }
+      there.add(key);
+      const [, run = '', number] = /^runs\/([^/]+)\/journal\/(\d+)\.json$/.exec(key) ?? [];
+      // Copies of a journal are made beside the run: an earlier entry may come after a later one.
+      if (number !== undefined && modifiedMs <= nowMs - settledMs)
+        entries.set(run, (entries.get(run) ?? new Set()).add(Number(number)));
+      const [, reported, extension] = /^runs\/([^/]+)\/report\.(json|md)$/.exec(key) ?? [];
+      if (reported !== undefined && extension !== undefined)
+        reports.set(reported, (reports.get(reported) ?? new Set()).add(extension));
+      if (!shape) return;
+      try {
+        const bytes = await store.read(key, undefined, { signal });
+        const keyId = requireRecord(key, bytes, `${store.location}/${key}`)?.keyId;
+        if (typeof keyId === 'string') keyIds.set(keyId, key);
+      } catch (error) {
+        if (await isGone(store, key, error, signal)) return;
+        findings.damaged(shape.isHint ? 'hint' : 'record', key, error, [touchedBy(key)]);
+      }
+    });
+  }
+  const missing = (key: string, why: string) => {
+    if (there.has(key)) return;
+    // The other vaults need not be asked for it again.
+    there.add(key);
+    findings.problem({ state: 'missing', kind: 'record', key, why, touches: [touchedBy(key)] });
+  };
+  for (const [run, numbers] of entries) {
+    const last = Math.max(...numbers);
+    for (let n = 1; n < last; n++) missing(layout.runEntry(run, n), 'later entries of the journal are there');
+  }
+  for (const [run, extensions] of reports) {
+    for (const extension of ['json', 'md'] as const) {
+      if (!extensions.has(extension))
+        missing(layout.runReport(run, extension), 'the other form of the report is there');
+    }
+  }
+  return { there, keyIds };
+}
+
+/** What a record means to people who lack it. */
+export function touchedBy(key: string): string {
+  const [folder, name = '', vault = ''] = key.split('/');
+  if (folder === 'holds') return 'holds on deletion';
+  if (folder === 'verifications') return `proof that ${name} restores`;
+  if (folder === 'runs') return `run ${name}`;
+  if (folder === 'records') return name === 'active' ? 'which site is active' : `which place vault ${vault} is`;
+  if (folder === 'configuration') return 'the configuration that `dr init --from` brings back';
+  return 'nothing: it is written anew';
+}
+
+/** Every data key that a backup or WAL needs has to be there, and every one that is there be readable. */
+export async function checkKeys(
+  context: CheckContext,
+  survey: VaultSurvey,
+  wal: WalKeys,
+  configurations: RecordsFound['keyIds'],
+): Promise<void> {
+  const { store, findings, signal } = context;
+  const found = new Set<string>();
+  const touches = (id: string) => [
+    ...names(everyBackup(survey).filter(({ keyIds }) => keyIds.includes(id))),
+    ...(wal.has(id) ? [`WAL: ${wal.get(id)} and others`] : []),
+    ...(configurations.has(id) ? [`stored configuration ${configurations.get(id)}`] : []),
+  ];
+  await forEachLimit(store.list('keys/', { signal }), READS_IN_FLIGHT, async ({ key, size }) => {
+    findings.listed(key, size);
+    const id = /^keys\/([0-9a-f]{32})\/\d{6,}\.json$/.exec(key)?.[1];
+    if (id === undefined) {
+      findings.stranger(key);
+      return;
+    }
+    found.add(id);
+    try {
+      readKeyFacts(await store.read(key, undefined, { signal }), id, `${store.location}/${key}`);
+    } catch (error) {
+      if (!(await isGone(store, key, error, signal))) findings.damaged('key', key, error, touches(id));
+    }
+  });
+  const needed = new Set([
+    ...everyBackup(survey).flatMap(({ keyIds }) => keyIds),
+    ...wal.keys(),
+    ...configurations.keys(),
+  ]);
+  for (const id of needed) {
+    if (found.has(id)) continue;
+    const why = 'what is sealed with it cannot be read without it';
+    findings.problem({ state: 'missing', kind: 'key', key: layout.key(id), why, touches: touches(id) });
+  }
+}
+
+/** The newest generation of every lease has to be readable: nobody could take it else. */
+export async function checkLeases({ store, findings, signal }: CheckContext): Promise<void> {
+  const leases = new Set<string>();
+  for await (const { key, size } of store.list('leases/', { signal })) {
+    findings.listed(key, size);
+    const name = /^leases\/(.+)\/\d{10}\.json$/.exec(key)?.[1];
+    if (name === undefined) findings.stranger(key);
+    else leases.add(name);
+  }
+  for (const name of leases) {
+    try {
+      await readLease(store, name, { signal });
+    } catch (error) {
+      findings.damaged('lease', layout.lease(name), error, [`whatever needs the lease "${name}"`]);
+    }
+  }
+}

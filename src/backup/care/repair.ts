@@ -1,0 +1,216 @@
+import type { Clock } from '../../base/clock.ts';
+import { DrError, isAbort, messageOf } from '../../base/errors.ts';
+import type { Log } from '../../base/log.ts';
+import type { OnProgress } from '../../base/progress.ts';
+import { layout } from '../../vault/layout.ts';
+import { acquireLease } from '../../vault/lease.ts';
+import { decodeRecord } from '../../vault/record.ts';
+import type { ObjectStore } from '../../vault/store.ts';
+import { RETENTION_LEASE } from '../retention/collect-check.ts';
+import {
+  everyBackup,
+  type SurveyedBackup,
+  surveyVault,
+  unionOf,
+  type VaultSurvey,
+} from '../retention/collect-survey.ts';
+import { decideRetention, type RetentionPolicy } from '../retention/retention.ts';
+import { copyBackup } from './repair-backup.ts';
+
+export interface RepairOptions {
+  /** Vaults that may have what the target lacks, best first. One that does not answer is left out. */
+  readonly from: readonly ObjectStore[];
+  readonly to: ObjectStore;
+  /** By resource: what retention would delete anyway is not brought back. Without policy a resource is copied whole. */
+  readonly policies: ReadonlyMap<string, RetentionPolicy>;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly onProgress?: OnProgress | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+export interface RepairResult {
+  readonly vault: string;
+  /** Backups that the target has now and lacked before. */
+  readonly copied: ReadonlyArray<{ readonly resource: string; readonly id: string; readonly bytes: number }>;
+  /** Backups that it still lacks, and why. */
+  readonly failed: ReadonlyArray<{ readonly resource: string; readonly id: string; readonly error: unknown }>;
+  /** Holds, records and verification reports copied. */
+  readonly records: number;
+  /** Records that could not be copied. */
+  readonly failedRecords: ReadonlyArray<{ readonly key: string; readonly error: unknown }>;
+  /** Vaults of `from` that could not be read. */
+  readonly unread: ReadonlyArray<{ readonly vault: string; readonly error: unknown }>;
+}
+
+/** A backup that a vault lacks. */
+export interface MissingBackup {
+  readonly resource: string;
+  readonly id: string;
+  readonly recoveryPointMs: number;
+  readonly storedBytes: number;
+  /** Vaults that have it. */
+  readonly sources: readonly ObjectStore[];
+}
+
+/**
+ * Gives a vault that was away what it missed: holds and records first, then backups, newest first. Copies objects as they are (no
+ * identity is needed), checks every byte, and can be interrupted and repeated at any time. Holds the lease `retention` of the target, so
+ * that what arrives is not collected before its manifest has. WAL is `wal-sync.ts`. Throws when the target fails or no source answers.
+ */
+export async function copyMissing(options: RepairOptions): Promise<RepairResult> {
+  const { from, to, clock, log } = options;
+  const lease = await acquireLease(to, RETENTION_LEASE, { purpose: 'repair', clock, log, signal: options.signal });
+  const signal = options.signal ? AbortSignal.any([options.signal, lease.signal]) : lease.signal;
+  try {
+    const { surveys, unread } = await readSources(from, signal);
+    const records = await copyRecords({ from: surveys.map(({ store }) => store), to, log, signal });
+    const target = await surveyVault(to, signal);
+    const missing = findMissing(surveys, target, options.policies, clock.now());
+    const copied: Array<{ resource: string; id: string; bytes: number }> = [];
+    const failed: Array<{ resource: string; id: string; error: unknown }> = damagedEverywhere(surveys, target);
+    const total = missing.reduce((sum, { storedBytes }) => sum + storedBytes, 0);
+    const there = new Set<string>();
+    let done = 0;
+    for (const { resource, id, sources } of missing) {
+      const before = done;
+      const onBytes = (bytes: number) => {
+        done += bytes;
+        const detail = `${resource} ${id}`;
+        options.onProgress?.({ task: `repair ${to.name}`, done, total: Math.max(total, done), unit: 'bytes', detail });
+      };
+      try {
+        await lease.stillHeld();
+        await copyBackup({ sources, target: to, resource, id, there, onBytes, signal });
+        copied.push({ resource, id, bytes: done - before });
+      } catch (error) {
+        if (signal.aborted || isAbort(error) || !isOfThisBackup(error)) throw error;
+        log.warn({ vault: to.name, resource, backup: id, error }, 'a backup could not be copied');
+        failed.push({ resource, id, error });
+      }
+    }
+    return { vault: to.name, copied, failed, unread, ...records };
+  } catch (error) {
+    throw signal.aborted && !options.signal?.aborted ? signal.reason : error;
+  } finally {
+    await lease.release();
+  }
+}
+
+/** The backups that `target` lacks and retention would keep if it had them, newest first. */
+export function findMissing(
+  sources: readonly VaultSurvey[],
+  target: VaultSurvey,
+  policies: ReadonlyMap<string, RetentionPolicy>,
+  nowMs: number,
+): MissingBackup[] {
+  const missing: MissingBackup[] = [];
+  const all = Map.groupBy(unionOf(everyBackup(target), ...sources.map(everyBackup)), ({ resource }) => resource);
+  const damaged = new Set(target.unreadable.map(({ key }) => key));
+  for (const [resource, backups] of all) {
+    const kept = keptOf(backups, policies.get(resource), nowMs);
+    for (const backup of backups) {
+      const { id, recoveryPointMs, storedBytes } = backup;
+      // One that is there but damaged is in the way: create-only. Mending is another matter.
+      if (target.backups.get(resource)?.has(id) || damaged.has(layout.manifest(resource, id)) || !kept.has(id))
+        continue;
+      const holders = sources.filter((source) => source.backups.get(resource)?.has(id)).map(({ store }) => store);
+      missing.push({ resource, id, recoveryPointMs, storedBytes, sources: holders });
+    }
+  }
+  return missing.sort((a, b) => b.recoveryPointMs - a.recoveryPointMs);
+}
+
+/** Backups that the target lacks and whose manifest no source has undamaged. */
+function damagedEverywhere(
+  sources: readonly VaultSurvey[],
+  target: VaultSurvey,
+): Array<{ resource: string; id: string; error: unknown }> {
+  const found = new Map<string, { resource: string; id: string; error: unknown }>();
+  const known = new Set(target.unreadable.map(({ key }) => key));
+  for (const { resource, id, key, error } of sources.flatMap(({ unreadable }) => unreadable)) {
+    if (known.has(key) || [target, ...sources].some(({ backups }) => backups.get(resource)?.has(id))) continue;
+    found.set(key, { resource, id, error });
+  }
+  return [...found.values()];
+}
+
+/** Holds are left aside: they keep what is there and are no reason to bring back what has gone. */
+function keptOf(
+  backups: readonly SurveyedBackup[],
+  policy: RetentionPolicy | undefined,
+  nowMs: number,
+): ReadonlySet<string> {
+  if (!policy) return new Set(backups.map(({ id }) => id));
+  const facts = backups.map(({ id, recoveryPointMs, finishedAtMs }) => ({
+    id,
+    recoveryPointMs,
+    finishedAtMs,
+    readable: true,
+  }));
+  return new Set(decideRetention(policy, facts, nowMs, false).flatMap(({ id, keep }) => (keep ? [id] : [])));
+}
+
+async function readSources(
+  from: readonly ObjectStore[],
+  signal: AbortSignal,
+): Promise<{ surveys: VaultSurvey[]; unread: Array<{ vault: string; error: unknown }> }> {
+  const surveys: VaultSurvey[] = [];
+  const unread: Array<{ vault: string; error: unknown }> = [];
+  for (const store of from) {
+    try {
+      surveys.push(await surveyVault(store, signal));
+    } catch (error) {
+      if (signal.aborted) throw error;
+      unread.push({ vault: store.name, error });
+    }
+  }
+  const [first] = unread;
+  if (surveys.length === 0 && first) {
+    throw new DrError('unreachable', 'no vault to copy from could be read', {
+      where: unread.map(({ vault, error }) => `${vault}: ${messageOf(error)}`).join('; '),
+      next: 'Run `dr doctor` to see what each vault refuses.',
+      cause: first.error,
+    });
+  }
+  return { surveys, unread };
+}
+
+async function copyRecords(options: {
+  readonly from: readonly ObjectStore[];
+  readonly to: ObjectStore;
+  readonly log: Log;
+  readonly signal: AbortSignal;
+}): Promise<{ records: number; failedRecords: Array<{ key: string; error: unknown }> }> {
+  const { from, to, log, signal } = options;
+  const failedRecords: Array<{ key: string; error: unknown }> = [];
+  let records = 0;
+  const keysOf = async (store: ObjectStore, prefix: string, except: ReadonlySet<string>) => {
+    const keys: string[] = [];
+    for await (const { key } of store.list(prefix, { signal })) if (!except.has(key)) keys.push(key);
+    return keys;
+  };
+  for (const prefix of [layout.holds, layout.activeSites, 'verifications/']) {
+    const there = new Set(await keysOf(to, prefix, new Set()));
+    for (const source of from) {
+      for (const key of await keysOf(source, prefix, there)) {
+        try {
+          const bytes = await source.read(key, undefined, { signal });
+          decodeRecord(bytes, 'the record', `${source.location}/${key}`);
+          if ((await to.create(key, bytes, { signal })) === 'created') records++;
+          there.add(key);
+        } catch (error) {
+          if (signal.aborted || isAbort(error) || !isOfThisBackup(error)) throw error;
+          log.warn({ vault: source.name, key, error }, 'a record could not be copied from this vault');
+          failedRecords.push({ key, error });
+        }
+      }
+    }
+  }
+  return { records, failedRecords };
+}
+
+/** What is wrong with one backup does not keep the others from being copied; what is wrong with the target does. */
+function isOfThisBackup(error: unknown): boolean {
+  return error instanceof DrError && ['corrupt', 'conflict', 'refused', 'not-found'].includes(error.kind);
+}
