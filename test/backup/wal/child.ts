@@ -4,7 +4,7 @@ import { createLog } from '../../../src/base/log.ts';
 import { FileStore } from '../../../src/vault/file-store.ts';
 import { SealPool } from '../../../src/vault/seal-pool.ts';
 
-/** The archiver alone in a process, to be killed: `wal-child.ts URL RECIPIENT EAST WEST`. Says `streaming` when it is. */
+/** The archiver alone in a process, to be killed: `child.ts URL RECIPIENT EAST WEST`. Says `streaming` when it is. */
 const [url = '', recipient = '', ...directories] = process.argv.slice(2);
 const log = createLog('info');
 // Not openVault: it would load the S3 client each time.

@@ -43,7 +43,7 @@ async function acknowledged(): Promise<bigint | undefined> {
 test(`killed ${ROUNDS} times under load: no gap, nothing acknowledged is missing in any vault`, async () => {
   await server.sql('create table orders(id bigserial primary key, note text)');
   const recipient = await identityToRecipient(identity);
-  const child = join(import.meta.dirname, 'wal-child.ts');
+  const child = join(import.meta.dirname, 'child.ts');
   const writer = { stop: false };
   const load = (async () => {
     while (!writer.stop) {
