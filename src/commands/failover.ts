@@ -3,6 +3,7 @@ import { delimiter } from 'node:path';
 import { readActiveSite } from '../backup/active-site.ts';
 import { DrError } from '../base/errors.ts';
 import { formatLsn } from '../postgres/lsn.ts';
+import { renderRunHtml } from '../report/run-html.ts';
 import { renderRunMarkdown } from '../report/run-markdown.ts';
 import { renderRunPlan } from '../report/run-plan.ts';
 import { renderRunText } from '../report/run-text.ts';
@@ -65,7 +66,7 @@ export async function run(context: CommandContext, options: FailoverOptions): Pr
       await acquireLease(store, name, { purpose, holder, clock: context.clock, log: context.log }),
     onEntry: view.onEntry,
     onProgress: view.onProgress,
-    renderMarkdown: renderRunMarkdown,
+    renderReport: (report) => ({ markdown: renderRunMarkdown(report), html: renderRunHtml(report) }),
   };
   const request: RunRequest = {
     runbook,

@@ -1,6 +1,8 @@
 import type { OnProgress, Progress } from '../base/progress.ts';
 import { formatDuration } from '../base/units.ts';
+import { stageBudgetMs } from '../runbook/budget.ts';
 import type { JournalEntry } from '../runbook/events.ts';
+import type { StageName } from '../runbook/model.ts';
 import type { RunState } from '../runbook/state.ts';
 
 /** What a person sees while a run goes on; every line makes sense without a terminal too. */
@@ -11,7 +13,7 @@ export interface RunView {
 
 /** One line for everything that the journal takes, with the time since the start and how much of the objective is left. */
 export function createRunView(say: (line: string) => void, onProgress: OnProgress): RunView {
-  let stage = '';
+  let stage: StageName | undefined;
   return {
     onEntry: (entry, state) => {
       const { event } = entry;
@@ -22,10 +24,7 @@ export function createRunView(say: (line: string) => void, onProgress: OnProgres
         const step = state.steps.find(({ plan }) => plan.id === event.step);
         if (step && event.type === 'step-started' && step.plan.stage !== stage) {
           stage = step.plan.stage;
-          const left = (state.started?.objectives.rtoMs ?? 0) - (atMs - state.startedAtMs);
-          const budget =
-            left >= 0 ? `${formatDuration(left)} left of the objective` : `${formatDuration(-left)} over the objective`;
-          say(`${stage.toUpperCase().padEnd(12)}  ${budget}`);
+          say(`${stage.toUpperCase().padEnd(12)}  ${budgetText(stage, atMs, state)}`);
         }
       }
       const text = describeEvent(entry, state);
@@ -33,6 +32,16 @@ export function createRunView(say: (line: string) => void, onProgress: OnProgres
     },
     onProgress: (step, progress) => onProgress({ ...progress, task: progress.task === 'watch' ? step : progress.task }),
   };
+}
+
+/** What a stage may take, and how the whole run stands: `budget 35 min; 52 min left of the objective`. */
+function budgetText(stage: StageName, atMs: number, state: RunState): string {
+  const rtoMs = state.started?.objectives.rtoMs ?? 0;
+  const left = rtoMs - (atMs - state.startedAtMs);
+  const whole =
+    left >= 0 ? `${formatDuration(left)} left of the objective` : `${formatDuration(-left)} OVER the objective`;
+  const budgetMs = stageBudgetMs(stage, rtoMs);
+  return budgetMs === undefined ? whole : `budget ${formatDuration(budgetMs)}; ${whole}`;
 }
 
 /** Undefined for what would only make noise. */

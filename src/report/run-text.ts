@@ -84,11 +84,23 @@ export function lossText({ status, lossMs, objectiveMs, met, problem }: Reported
 }
 
 type Stage = RunReport['stages'][number];
+
+function stageState({ status, ms, budgetMs }: Stage): string {
+  if (status !== 'done') return status === 'failed' ? 'FAILED' : status;
+  const over = ms !== undefined && budgetMs !== undefined && ms > budgetMs;
+  return over ? `done, ${formatDuration(ms - budgetMs)} over its budget` : 'done';
+}
+
 export const stageColumns: readonly Column<Stage>[] = [
   { title: 'STAGE', value: ({ name }) => name },
   { title: 'STARTED', value: ({ startedAtMs }) => formatTime(startedAtMs).slice(11, 19) },
   { title: 'TOOK', value: ({ ms }) => (ms === undefined ? '-' : formatDuration(ms)), align: 'right' },
-  { title: 'STATE', value: ({ status }) => (status === 'failed' ? 'FAILED' : status) },
+  {
+    title: 'BUDGET',
+    value: ({ budgetMs }) => (budgetMs === undefined ? '-' : formatDuration(budgetMs)),
+    align: 'right',
+  },
+  { title: 'STATE', value: stageState },
 ];
 
 export const resourceColumns: readonly Column<ReportedResource>[] = [

@@ -2,7 +2,9 @@ import { z } from 'zod';
 import { DrError } from '../base/errors.ts';
 import { FORMAT_VERSION, layout } from '../vault/layout.ts';
 import { decodeRecord, encodeRecord } from '../vault/record.ts';
+import { sha256 } from '../vault/seal.ts';
 import type { ObjectStore } from '../vault/store.ts';
+import { stageBudgetMs } from './budget.ts';
 import { type JournalEntry, outcomes, storedErrorSchema } from './events.ts';
 import { type StageName, stageNames } from './model.ts';
 import { healthySince, latestDisaster, recoveredResources, resourceResultSchema, signsOfLife } from './run-results.ts';
@@ -38,6 +40,8 @@ const reportSchema = z.object({
       startedAtMs: z.number(),
       endedAtMs: z.number().optional(),
       ms: z.number().optional(),
+      /** Its part of the objective; missing where the stage does not count, and in reports of older versions. */
+      budgetMs: z.number().optional(),
       status: z.enum(['done', 'failed', 'open']),
     }),
   ),
@@ -63,6 +67,8 @@ const reportSchema = z.object({
   approvals: z.array(z.object({ step: z.string(), name: z.string(), at: z.string(), comment: z.string().optional() })),
   timeline: z.array(z.object({ at: z.string(), by: z.string(), text: z.string() })),
   journal: z.object({ entries: z.number(), sha256: z.string() }),
+  /** SHA-256 (hexadecimal) of the documents stored beside it, by extension: a change of one shows. */
+  documents: z.record(z.string(), z.string()).optional(),
 });
 
 /** What is left of a run for people and auditors: made from its journal, and only from it. */
@@ -103,7 +109,7 @@ export function buildReport(
       met: cameUp && achievedMs <= started.objectives.rtoMs,
       ...(signs === undefined || started.mode === 'drill' ? {} : { sinceLastSignOfLifeMs: servingAtMs - signs }),
     },
-    stages: stageNames.flatMap((name) => stageReport(state, name)),
+    stages: stageNames.flatMap((name) => stageReport(state, name, started.objectives.rtoMs)),
     steps: state.steps.map((step) => ({
       id: step.plan.id,
       stage: step.plan.stage,
@@ -152,7 +158,7 @@ function servedAgain(entries: readonly JournalEntry[], state: RunState): number 
   return ends.length === 0 ? undefined : Math.max(...ends, healthySince(state) ?? 0);
 }
 
-function stageReport(state: RunState, name: StageName): RunReport['stages'] {
+function stageReport(state: RunState, name: StageName, rtoMs: number): RunReport['stages'] {
   const steps = state.steps.filter(({ plan, status }) => plan.stage === name && status !== 'skipped');
   const starts = steps.flatMap(({ startedAtMs }) => startedAtMs ?? []);
   if (starts.length === 0) return [];
@@ -163,11 +169,13 @@ function stageReport(state: RunState, name: StageName): RunReport['stages'] {
   );
   const ended = ends.length === steps.length;
   const endedAtMs = Math.max(...ends);
+  const budgetMs = stageBudgetMs(name, rtoMs);
   return [
     {
       name,
       startedAtMs,
       ...(ended ? { endedAtMs, ms: endedAtMs - startedAtMs } : {}),
+      ...(budgetMs === undefined ? {} : { budgetMs }),
       status: failed ? 'failed' : ended ? 'done' : 'open',
     },
   ];
@@ -209,10 +217,19 @@ export function describe({ event }: JournalEntry): string {
   }
 }
 
-/** Stores a report beside its journal. A later one of the same run replaces it. */
-export async function storeReport(store: ObjectStore, report: RunReport, markdown: string): Promise<void> {
-  await store.overwrite(layout.runReport(report.runId, 'json'), encodeRecord(report));
-  await store.overwrite(layout.runReport(report.runId, 'md'), Buffer.from(markdown));
+/** Renders of a report that are kept beside it, for people. */
+export interface RenderedReport {
+  readonly markdown: string;
+  readonly html: string;
+}
+
+/** Stores a report beside its journal, the record last. A later one of the same run replaces it. */
+export async function storeReport(store: ObjectStore, report: RunReport, rendered: RenderedReport): Promise<void> {
+  const documents = { md: Buffer.from(rendered.markdown), html: Buffer.from(rendered.html) };
+  await store.overwrite(layout.runReport(report.runId, 'md'), documents.md);
+  await store.overwrite(layout.runReport(report.runId, 'html'), documents.html);
+  const digests = { md: sha256(documents.md).toString('hex'), html: sha256(documents.html).toString('hex') };
+  await store.overwrite(layout.runReport(report.runId, 'json'), encodeRecord({ ...report, documents: digests }));
 }
 
 /** Reads a stored report. Throws `not-found`, `corrupt`, `refused` (newer format). */

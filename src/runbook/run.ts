@@ -14,7 +14,7 @@ import { Journal, type OnEntry } from './journal.ts';
 import { parseRunbook, type Registry } from './load.ts';
 import { membersAt, objectivesAt } from './members.ts';
 import { instancesOf, leaseOf, type Runbook, type StepInstance } from './model.ts';
-import { buildReport, type RunReport, storeReport } from './run-report.ts';
+import { buildReport, type RenderedReport, type RunReport, storeReport } from './run-report.ts';
 
 /** What the engine works with; built by the command. */
 export interface Engine {
@@ -31,8 +31,8 @@ export interface Engine {
   acquireLease(store: ObjectStore, name: string, purpose: string): Promise<Lease>;
   readonly onEntry: OnEntry;
   onProgress(step: string, progress: Progress): void;
-  /** The report as Markdown, for the vaults. */
-  renderMarkdown(report: RunReport): string;
+  /** The report as documents for people, for the vaults. */
+  renderReport(report: RunReport): RenderedReport;
 }
 
 export interface RunRequest {
@@ -201,10 +201,11 @@ async function conclude(journal: Journal, ending: Ending): Promise<void> {
 /** The report is made from the journal, so a vault that does not take it loses nothing: it can be made again. */
 async function saveReport(engine: Engine, journal: Journal): Promise<RunReport> {
   const report = buildReport(journal.runId, journal.entries, journal.state, journal.lastDigest);
+  const rendered = engine.renderReport(report);
   const others = engine.world.vaults.filter(({ name }) => name !== engine.world.site.vault);
   for (const store of [journalStore(engine.world), ...others]) {
     try {
-      await storeReport(store, report, engine.renderMarkdown(report));
+      await storeReport(store, report, rendered);
     } catch (error) {
       engine.log.warn(
         { vault: store.name, reason: messageOf(error) },

@@ -34,7 +34,7 @@ export const layout = {
   /** A person's answer to a step that needs approval; `step` may hold characters that no key may. */
   runApproval: (runId: string, step: string) =>
     `runs/${runId}/approvals/${step.replace(/[^A-Za-z0-9._=-]/g, '=')}.json`,
-  runReport: (runId: string, extension: 'json' | 'md') => `runs/${runId}/report.${extension}`,
+  runReport: (runId: string, extension: 'json' | 'md' | 'html') => `runs/${runId}/report.${extension}`,
   lease: (name: string) => `leases/${name}/`,
   leaseGeneration: (name: string, generation: number) => `leases/${name}/${pad(generation, 10)}.json`,
   activeSite: (generation: number) => `records/active/${pad(generation, 10)}.json`,

@@ -189,7 +189,7 @@ export class TestWorld {
       acquireLease: (store, name, purpose) => acquireLease(store, name, { purpose, holder, clock: this.clock }),
       onEntry: () => {},
       onProgress: () => {},
-      renderMarkdown: (report) => `# ${report.runId}\n`,
+      renderReport: (report) => ({ markdown: `# ${report.runId}\n`, html: `<h1>${report.runId}</h1>\n` }),
       ...changes,
     };
   }

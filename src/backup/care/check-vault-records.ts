@@ -4,6 +4,7 @@ import { readKeyFacts } from '../../vault/keys.ts';
 import { layout } from '../../vault/layout.ts';
 import { readLease } from '../../vault/lease-record.ts';
 import { decodeRecord } from '../../vault/record.ts';
+import { sha256 } from '../../vault/seal.ts';
 import { everyBackup, type VaultSurvey } from '../retention/collect-survey.ts';
 import { names } from './check-vault-backups.ts';
 import { type CheckContext, isGone } from './check-vault-findings.ts';
@@ -36,8 +37,10 @@ const shapes: readonly Shape[] = [
   { pattern: /^hints\/retention\.json$/, what: 'the mark of retention', named: [], isHint: true },
 ];
 
-/** Kept for people; `report.json` beside it is what counts, so nothing is said about its content. */
-const reportText = /^runs\/([^/]+)\/report\.md$/;
+/** Kept for people; `report.json` beside them is what counts, and holds their digests. */
+const reportText = /^runs\/([^/]+)\/report\.(md|html)$/;
+const textForms = ['md', 'html'] as const;
+type TextForm = (typeof textForms)[number];
 
 /** Where records lie that every vault should have alike. */
 export const recordFolders = [layout.holds, 'records/', 'verifications/', 'runs/', 'configuration/'] as const;
@@ -70,7 +73,12 @@ export async function checkRecords(context: CheckContext): Promise<RecordsFound>
   const there = new Set<string>();
   const keyIds = new Map<string, string>();
   const entries = new Map<string, Set<number>>();
-  const reports = new Map<string, Set<string>>();
+  const reports = new Map<string, FoundReport>();
+  const reportOf = (run: string): FoundReport => {
+    const report = reports.get(run) ?? { isThere: false, texts: new Set<string>(), documents: undefined };
+    reports.set(run, report);
+    return report;
+  };
   for (const folder of [...recordFolders, 'heartbeats/', 'hints/']) {
     await forEachLimit(store.list(folder, { signal }), READS_IN_FLIGHT, async ({ key, size, modifiedMs }) => {
       findings.listed(key, size);
@@ -84,14 +92,16 @@ export async function checkRecords(context: CheckContext): Promise<RecordsFound>
       // Copies of a journal are made beside the run: an earlier entry may come after a later one.
       if (number !== undefined && modifiedMs <= nowMs - settledMs)
         entries.set(run, (entries.get(run) ?? new Set()).add(Number(number)));
-      const [, reported, extension] = /^runs\/([^/]+)\/report\.(json|md)$/.exec(key) ?? [];
-      if (reported !== undefined && extension !== undefined)
-        reports.set(reported, (reports.get(reported) ?? new Set()).add(extension));
+      const [, texted, extension] = reportText.exec(key) ?? [];
+      if (texted !== undefined && extension !== undefined) reportOf(texted).texts.add(extension);
+      const [, reported] = /^runs\/([^/]+)\/report\.json$/.exec(key) ?? [];
+      if (reported !== undefined) reportOf(reported).isThere = true;
       if (!shape) return;
       try {
         const bytes = await store.read(key, undefined, { signal });
-        const keyId = requireRecord(key, bytes, `${store.location}/${key}`)?.keyId;
-        if (typeof keyId === 'string') keyIds.set(keyId, key);
+        const record = requireRecord(key, bytes, `${store.location}/${key}`);
+        if (typeof record?.keyId === 'string') keyIds.set(record.keyId, key);
+        if (reported !== undefined) reportOf(reported).documents = documentDigests(record);
       } catch (error) {
         if (await isGone(store, key, error, signal)) return;
         findings.damaged(shape.isHint ? 'hint' : 'record', key, error, [touchedBy(key)]);
@@ -108,13 +118,51 @@ export async function checkRecords(context: CheckContext): Promise<RecordsFound>
     const last = Math.max(...numbers);
     for (let n = 1; n < last; n++) missing(layout.runEntry(run, n), 'later entries of the journal are there');
   }
-  for (const [run, extensions] of reports) {
-    for (const extension of ['json', 'md'] as const) {
-      if (!extensions.has(extension))
-        missing(layout.runReport(run, extension), 'the other form of the report is there');
+  for (const [run, { isThere, texts, documents }] of reports) {
+    if (!isThere) missing(layout.runReport(run, 'json'), 'another form of the report is there');
+    // Reports of older versions do not say what stands beside them.
+    const expected: ReadonlyMap<TextForm, string | undefined> =
+      documents ?? new Map(isThere ? [['md', undefined]] : []);
+    for (const [form, digest] of expected) {
+      const key = layout.runReport(run, form);
+      if (!texts.has(form)) missing(key, 'the other form of the report is there');
+      else if (digest !== undefined) await checkText(context, key, digest);
     }
   }
   return { there, keyIds };
+}
+
+/** What was found of the report of a run: the record, the forms for people, and their digests as the record has them. */
+interface FoundReport {
+  isThere: boolean;
+  readonly texts: Set<string>;
+  documents: ReadonlyMap<TextForm, string> | undefined;
+}
+
+function documentDigests(record: Record<string, unknown> | undefined): ReadonlyMap<TextForm, string> | undefined {
+  const documents = record?.documents;
+  if (typeof documents !== 'object' || documents === null) return undefined;
+  const digests = new Map<TextForm, string>();
+  for (const form of textForms) {
+    const digest: unknown = Reflect.get(documents, form);
+    if (typeof digest === 'string') digests.set(form, digest);
+  }
+  return digests;
+}
+
+/** A form of a report for people, against the digest in the record. */
+async function checkText({ store, findings, signal }: CheckContext, key: string, digest: string): Promise<void> {
+  try {
+    const bytes = await store.read(key, undefined, { signal });
+    if (sha256(bytes).toString('hex') === digest) return;
+    const error = new DrError('corrupt', 'it is not the document that the report was stored with', {
+      where: `${store.location}/${key}`,
+    });
+    findings.damaged('record', key, error, [touchedBy(key)]);
+  } catch (error) {
+    if (await isGone(store, key, error, signal)) return;
+    findings.damaged('record', key, error, [touchedBy(key)]);
+  }
 }
 
 /** What a record means to people who lack it. */
