@@ -23,7 +23,8 @@ RUN npm run build
 FROM node:24-bookworm-slim AS dependencies
 WORKDIR /app
 COPY package.json package-lock.json .npmrc ./
-RUN npm ci --omit=dev --omit=optional --ignore-scripts && npm cache clean --force
+# The optional koffi belongs in here (extended attributes, exact times); the PostgreSQL packages are for tests and the demo.
+RUN npm ci --omit=dev --ignore-scripts && rm -rf node_modules/pg[0-9]* && npm cache clean --force
 
 FROM node:24-bookworm-slim AS program
 WORKDIR /app
