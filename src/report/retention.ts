@@ -12,6 +12,7 @@ const rules: Readonly<Record<VaultRetention['backups'][number]['rule'], string>>
   unreadable: 'cannot be read',
   young: 'within retention',
   window: 'needed for the beginning of the window',
+  newest: 'which the next backup builds on',
   'last-good': 'among the last good ones',
   'newest-verified': 'the newest verified one',
   'no-policy': 'of a resource that is not configured any more',

@@ -33,7 +33,6 @@ interface ApplyOptions {
 interface Target {
   readonly store: ObjectStore;
   readonly survey: VaultSurvey;
-  readonly expired: readonly SurveyedBackup[];
   readonly check: Needs;
 }
 
@@ -43,7 +42,7 @@ interface Target {
  */
 export async function deleteFromVault(
   options: ApplyOptions,
-  { store, survey, expired, check }: Target,
+  { store, survey, check }: Target,
   done: { readonly removals: Removal[]; readonly notes: string[] },
 ): Promise<void> {
   const { clock, log } = options;
@@ -62,7 +61,8 @@ export async function deleteFromVault(
   };
   try {
     await requireSameTime(store, lease, clock);
-    const before = await again(store, survey, new Set(), signal);
+    const before = await again(store, survey, new Map(), signal);
+    const expired = [...check.expired.values()];
     await remove(expired.map(({ resource, id }) => layout.manifest(resource, id)));
     done.removals.push(...expired.map(manifestRemoval));
     const after = await again(store, before, check.expired, signal);
@@ -99,7 +99,7 @@ function* batchesOf(dead: readonly DeadObjects[]): Generator<DeadObjects[]> {
 async function again(
   store: ObjectStore,
   known: VaultSurvey,
-  expired: ReadonlySet<string>,
+  expired: ReadonlyMap<string, SurveyedBackup>,
   signal: AbortSignal,
 ): Promise<VaultSurvey> {
   const now = await surveyVault(store, signal, known);

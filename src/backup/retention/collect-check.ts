@@ -22,8 +22,8 @@ export interface DeadCheck extends Needs {
 export interface Needs {
   /** Backups whose needs are kept: those that the vault has and keeps, and those of other vaults that repair will bring. */
   readonly needed: readonly SurveyedBackup[];
-  /** `resource/id` of the backups that retention removes, to tell their content from leftovers. */
-  readonly expired: ReadonlySet<string>;
+  /** The backups that retention removes, by `resource/id`: their content is told from leftovers. */
+  readonly expired: ReadonlyMap<string, SurveyedBackup>;
   /** How long WAL of a lineage without base backup is kept; undefined = for ever. */
   readonly walRetentionMs: number | undefined;
 }

@@ -49,10 +49,17 @@ async function findDeadContent(check: DeadCheck, notes: string[]): Promise<DeadO
       const id = key.slice(`indexes/${resource}/`.length);
       if (!ids.has(id) && isPastGrace(check, modifiedMs, timeOfId(id))) add(id, key, size);
     }
+    const lastUsers = new Set(
+      [...check.expired.values()].flatMap((backup) => (backup.resource === resource ? [...backup.parts.keys()] : [])),
+    );
     for (const [id, { keys, bytes }] of found) {
       const isExpired = check.expired.has(`${resource}/${id}`);
       if (!isExpired) await requireNoManifest(check, resource, id);
-      const why = isExpired ? 'its backup is beyond retention' : 'left by a backup that was never completed or is gone';
+      const why = isExpired
+        ? 'its backup is beyond retention'
+        : lastUsers.has(id)
+          ? 'the last backup that used it is beyond retention'
+          : 'left by a backup that was never completed or is gone';
       dead.push({ what: 'content', subject: `${resource} ${id}`, why, keys, bytes });
     }
   }

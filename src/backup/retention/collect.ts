@@ -104,7 +104,7 @@ export async function applyRetention(options: RetentionOptions): Promise<Retenti
     try {
       await deleteFromVault(
         { ...options, graceMs: options.graceMs ?? GRACE_MS },
-        { store: state.store, survey: state.survey, check: state.check, expired: state.expired },
+        { store: state.store, survey: state.survey, check: state.check },
         { removals, notes },
       );
       vaults.push({ ...summary(state, removals), notes });
@@ -124,7 +124,6 @@ interface VaultState {
   readonly blocked: string | undefined;
   readonly error: unknown;
   readonly backups: readonly RetainedBackup[];
-  readonly expired: readonly SurveyedBackup[];
   readonly check: Needs;
 }
 
@@ -165,12 +164,18 @@ async function lookAround(
     databases.length === 0 ? undefined : Math.max(...databases.map(({ retentionMs }) => retentionMs));
   const vaults = [...surveys].map(([store, survey]): VaultState => {
     if (!('backups' in survey)) {
-      const check = { needed: [], expired: new Set<string>(), walRetentionMs };
+      const check = { needed: [], expired: new Map<string, SurveyedBackup>(), walRetentionMs };
       const blocked = messageOf(survey.error);
-      return { store, survey: undefined, blocked, error: survey.error, backups: [], expired: [], check };
+      return { store, survey: undefined, blocked, error: survey.error, backups: [], check };
     }
     const backups = [...(decided.get(survey)?.values() ?? [])];
-    const gone = new Set(backups.filter(({ keep }) => !keep).map(({ resource, id }) => `${resource}/${id}`));
+    const going = new Set(backups.filter(({ keep }) => !keep).map(({ resource, id }) => `${resource}/${id}`));
+    const gone = new Map(
+      everyBackup(survey).flatMap((backup) => {
+        const name = `${backup.resource}/${backup.id}`;
+        return going.has(name) ? [[name, backup] as const] : [];
+      }),
+    );
     const [damaged] = survey.unreadable;
     return {
       store,
@@ -178,7 +183,6 @@ async function lookAround(
       blocked: damaged && `nothing is deleted while ${damaged.key} cannot be read: ${messageOf(damaged.error)}`,
       error: damaged?.error,
       backups,
-      expired: everyBackup(survey).filter(({ resource, id }) => gone.has(`${resource}/${id}`)),
       check: {
         needed: kept.filter(({ resource, id }) => !gone.has(`${resource}/${id}`)),
         expired: gone,
@@ -249,7 +253,7 @@ function decide(
 }
 
 function manifestRemovals(state: VaultState): Removal[] {
-  return state.blocked === undefined ? state.expired.map(manifestRemoval) : [];
+  return state.blocked === undefined ? [...state.check.expired.values()].map(manifestRemoval) : [];
 }
 
 function summary(

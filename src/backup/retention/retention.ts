@@ -23,7 +23,18 @@ export interface BackupFacts {
 }
 
 /** Why a backup stays (`expired`: why it goes). The first that applies, in this order. */
-export type RetentionRule = 'held' | 'unreadable' | 'young' | 'window' | 'last-good' | 'newest-verified' | 'expired';
+export type RetentionRule =
+  | 'held'
+  | 'unreadable'
+  | 'young'
+  | 'window'
+  | 'newest'
+  | 'last-good'
+  | 'newest-verified'
+  | 'expired';
+
+/** A backup stays for this long after a newer one was committed: one that began before may still be building on it. */
+export const BASELINE_MS = 48 * 3_600_000;
 
 export interface RetentionDecision {
   readonly id: string;
@@ -39,6 +50,8 @@ export interface RetentionDecision {
  * - The newest one at or before the beginning of that window stays too where moments between backups are promised: for a
  *   database it is the base that the WAL of the window's first hours is replayed onto, for a configuration backed up on change it is
  *   what was in force then.
+ * - The newest one stays whatever its age and its verification, because the next backup uses its parts again; so does each that was the
+ *   newest within the last 48 hours, because a backup that still runs may have begun on it.
  * - The newest `keepAtLeast` good ones and the newest verified one stay whatever their age.
  *
  * For fixed backups what is deleted only grows with `nowMs`: a clock that goes back never deletes more.
@@ -54,6 +67,7 @@ export function decideRetention(
   const base = policy.kind === 'data' ? undefined : readable.find((backup) => backup.recoveryPointMs <= windowStart);
   const good = readable.filter((backup) => backup.failedVerification !== true);
   const lastGood = new Set(good.slice(0, Math.max(1, policy.keepAtLeast)).map(({ id }) => id));
+  const newest = newestWithin(readable, nowMs);
   const verified = readable.find((backup) => backup.verifiedAtMs !== undefined && !backup.failedVerification);
   return backups.map((backup) => {
     const rule = ruleFor(backup);
@@ -65,10 +79,23 @@ export function decideRetention(
     if (!backup.readable) return 'unreadable';
     if (Math.max(backup.recoveryPointMs, backup.finishedAtMs) > windowStart) return 'young';
     if (backup.id === base?.id) return 'window';
+    if (newest.has(backup.id)) return 'newest';
     if (lastGood.has(backup.id)) return 'last-good';
     if (backup.id === verified?.id) return 'newest-verified';
     return 'expired';
   }
+}
+
+/** The backups that were the newest by id, which is how the next backup finds its baseline, at some moment of the last 48 hours. */
+function newestWithin(backups: readonly BackupFacts[], nowMs: number): ReadonlySet<string> {
+  const found = new Set<string>();
+  let supersededMs = Number.POSITIVE_INFINITY;
+  for (const { id, finishedAtMs } of [...backups].sort((a, b) => (a.id < b.id ? 1 : -1))) {
+    if (supersededMs <= nowMs - BASELINE_MS) break;
+    found.add(id);
+    supersededMs = Math.min(supersededMs, finishedAtMs);
+  }
+  return found;
 }
 
 /** By recovery point; ids, which begin with the time of the backup's start, decide between equal ones. */

@@ -214,8 +214,10 @@ describe('what a check says', () => {
   });
 
   test('what has just been written elsewhere is on its way, what retention would delete is not missing', async () => {
-    await putBackup([east], { time, resource: 'uploads', kind: 'data' });
-    await time.ago(100 * day, () => putBackup([east], { time, resource: 'uploads', kind: 'data' }));
+    const uploads = { time, resource: 'uploads', kind: 'data' as const };
+    await putBackup([east], uploads);
+    await time.ago(3 * day, () => putBackup([east, west], uploads));
+    await time.ago(100 * day, () => putBackup([east], uploads));
     expect((await examineVault(options())).problems).toEqual([]);
     time.nowMs += hour;
     expect((await examineVault(options())).problems).toMatchObject([{ state: 'missing', kind: 'manifest' }]);

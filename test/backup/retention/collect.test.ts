@@ -31,9 +31,10 @@ beforeEach(() => {
   west = new FaultyStore(time.vault('west'));
 });
 
+const data: RetentionPolicy = { kind: 'data', retentionMs: 90 * day, keepAtLeast: 1 };
 const policies = new Map<string, RetentionPolicy>([
   ['orders', { kind: 'database', retentionMs: 30 * day, keepAtLeast: 1 }],
-  ['uploads', { kind: 'data', retentionMs: 90 * day, keepAtLeast: 1 }],
+  ['uploads', data],
 ]);
 
 const options = (stores: readonly ObjectStore[] = [east, west]): RetentionOptions => ({
@@ -83,12 +84,56 @@ describe('retention in vaults', () => {
   test('parts that a kept backup shares stay, and so does their key', async () => {
     const old = await backupAgo(100 * day, { resource: 'uploads', kind: 'data', parts: 3 });
     const shared = old.parts.slice(1, 2);
-    const kept = await backupAgo(1 * day, { resource: 'uploads', kind: 'data', shares: shared });
+    const kept = await backupAgo(3 * day, { resource: 'uploads', kind: 'data', shares: shared });
     await applyRetention(options());
     const sharedKeys = [...shared.map(({ key }) => key), layout.key(old.index.keyId ?? '')];
     expect(await content(east)).toEqual(
       [...objectsOf(kept), ...sharedKeys].toSorted().filter((k, i, a) => a[i - 1] !== k),
     );
+  });
+
+  test('parts outlive a chain of backups that used them, in any pattern, and go with the last one, and their keys too', async () => {
+    const uploads = { resource: 'uploads', kind: 'data' as const };
+    const first = await backupAgo(120 * day, { ...uploads, parts: 9 });
+    const pick = (of: Manifest, numbers: readonly number[]) => of.parts.filter((_, n) => numbers.includes(n));
+    const second = await backupAgo(110 * day, { ...uploads, parts: 3, shares: pick(first, [1, 2, 5, 8]) });
+    // Parts of the second are no run for the third, and the first was never the one before it.
+    const shares = [...pick(first, [2, 8]), ...second.parts.slice(4).filter((_, n) => n !== 1)];
+    const third = await backupAgo(100 * day, { ...uploads, parts: 2, shares });
+    const partsOf = async (of: Manifest) =>
+      (await keysOf(east, `parts/uploads/${of.id}/`)).map((key) => Number(key.slice(-6)));
+    const keyOf = (of: Manifest) => layout.key(of.index.keyId ?? '');
+    const only = { ...options(), policies: new Map([['uploads', { ...data, retentionMs: 105 * day }]]) };
+
+    const plan = await planRetention(only);
+    await applyRetention(only);
+    expect(await partsOf(first)).toEqual([2, 8]);
+    expect(await partsOf(second)).toEqual([0, 2]);
+    expect(await partsOf(third)).toEqual([0, 1]);
+    for (const backup of [first, second, third]) expect(await content(east)).toContain(keyOf(backup));
+    expect(await keysOf(east, 'indexes/')).toEqual([third.index.key]);
+    // What it frees is what nothing uses any more: seven and one parts, and two indexes.
+    expect(plan.vaults[0]?.freedBytes).toBe(8 * 1000 + 2 * 100);
+
+    await backupAgo(3 * day, { ...uploads, shares: pick(first, [8]) });
+    await applyRetention(only);
+    expect(await partsOf(first)).toEqual([2, 8]);
+    const old = { ...options(), policies: new Map([['uploads', { ...data, retentionMs: 50 * day }]]) };
+    const last = await planRetention(old);
+    await applyRetention(old);
+    expect(await partsOf(first)).toEqual([8]);
+    expect(await partsOf(second)).toEqual([]);
+    expect(await partsOf(third)).toEqual([]);
+    const left = await content(east);
+    expect([first, second, third].map((backup) => left.includes(keyOf(backup)))).toEqual([true, false, false]);
+    expect(last.vaults[0]?.removals.map(({ what, subject, objects }) => [what, subject, objects])).toEqual([
+      ['manifest', `uploads ${third.id}`, 1],
+      ['content', `uploads ${first.id}`, 1],
+      ['content', `uploads ${second.id}`, 2],
+      ['content', `uploads ${third.id}`, 3],
+      ['keys', '2 data keys', 2],
+    ]);
+    expect(last.vaults[0]?.removals[1]?.why).toMatch(/the last backup that used it is beyond retention/);
   });
 
   test('what a killed backup left behind goes after the grace period, not before; a running one loses nothing', async () => {

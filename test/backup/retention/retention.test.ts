@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { type BackupFacts, decideRetention, type RetentionPolicy } from '../../../src/backup/retention/retention.ts';
+import { timedId, timeOfId } from '../../../src/vault/layout.ts';
 
 const day = 86_400_000;
 const now = Date.UTC(2026, 10, 23);
@@ -13,15 +14,21 @@ const policy = (facts: Partial<RetentionPolicy> = {}): RetentionPolicy => ({
 });
 
 const backup = (ageDays: number, facts: Partial<BackupFacts> = {}): BackupFacts => ({
-  id: `age-${String(ageDays).padStart(4, '0')}`,
+  id: timedId(now - ageDays * day, 'abcdef'),
   readable: true,
   recoveryPointMs: now - ageDays * day,
   finishedAtMs: now - ageDays * day,
   ...facts,
 });
 
+/** By age in days at `now`. */
 const rules = (p: RetentionPolicy, backups: readonly BackupFacts[], nowMs = now, held = false) =>
-  Object.fromEntries(decideRetention(p, backups, nowMs, held).map(({ id, rule }) => [id, rule]));
+  Object.fromEntries(
+    decideRetention(p, backups, nowMs, held).map(({ id, rule }) => {
+      const days = (now - (timeOfId(id) ?? Number.NaN)) / day;
+      return [`age-${String(days).padStart(4, '0')}`, rule];
+    }),
+  );
 
 describe('retention of the seed policy', () => {
   test('a database keeps its window, the base before it, and nothing older', () => {
@@ -45,7 +52,7 @@ describe('retention of the seed policy', () => {
   test('the last good ones stay however old; one whose verification failed is not good', () => {
     const backups = [100, 200, 300, 400].map((age) => backup(age, { failedVerification: age === 100 }));
     expect(rules(policy({ kind: 'data' }), backups)).toEqual({
-      'age-0100': 'expired',
+      'age-0100': 'newest',
       'age-0200': 'last-good',
       'age-0300': 'last-good',
       'age-0400': 'expired',
@@ -63,9 +70,27 @@ describe('retention of the seed policy', () => {
     const backups = [100, 200, 300].map((age) => backup(age, { readable: age !== 100 }));
     expect(rules(policy({ kind: 'data', keepAtLeast: 1 }), backups)).toEqual({
       'age-0100': 'unreadable',
-      'age-0200': 'last-good',
+      'age-0200': 'newest',
       'age-0300': 'expired',
     });
+  });
+
+  test('the newest one stays although it is old and its verification failed: the next backup builds on it', () => {
+    const backups = [100, 110, 120].map((age) => backup(age, { failedVerification: age === 100 }));
+    expect(rules(policy({ kind: 'data', keepAtLeast: 1 }), backups)).toEqual({
+      'age-0100': 'newest',
+      'age-0110': 'last-good',
+      'age-0120': 'expired',
+    });
+  });
+
+  test('what was the newest within the last 48 hours stays: a backup that runs may have begun on it', () => {
+    const p = policy({ kind: 'data', keepAtLeast: 1 });
+    const bad = { failedVerification: true };
+    const newer = (hours: number) => [backup(100, bad), backup(110, bad), backup(hours / 24)];
+    expect(rules(p, newer(47))['age-0100']).toBe('newest');
+    expect(rules(p, newer(47))['age-0110']).toBe('expired');
+    expect(rules(p, newer(49))['age-0100']).toBe('expired');
   });
 
   test('under hold nothing goes', () => {
@@ -128,7 +153,7 @@ describe('properties of retention', () => {
     );
   });
 
-  test('the newest good ones, the newest verified one, the young and the unreadable stay', () => {
+  test('the newest one, the newest good ones, the newest verified one, the young and the unreadable stay', () => {
     fc.assert(
       fc.property(facts, ({ policy: p, backups }) => {
         const kept = keptIds(p, backups, now);
@@ -142,6 +167,8 @@ describe('properties of retention', () => {
           1,
         ))
           expect(kept).toContain(id);
+        const [byId] = [...readable].sort((a, b) => (a.id < b.id ? 1 : -1));
+        if (byId) expect(kept).toContain(byId.id);
         for (const b of backups) {
           if (!b.readable || b.recoveryPointMs > now - p.retentionMs) expect(kept).toContain(b.id);
         }
