@@ -3,6 +3,7 @@ import { assessVaults } from './assess-vaults.ts';
 import { assessWitnesses } from './assess-witnesses.ts';
 import { checkHttp } from './check-http.ts';
 import { checkSql } from './check-sql.ts';
+import { commandRun } from './command-run.ts';
 import type { StepKind } from './contract.ts';
 import { databaseFence } from './database-fence.ts';
 import { databasePromote } from './database-promote.ts';
@@ -10,9 +11,11 @@ import { databaseRestore } from './database-restore.ts';
 import { configurationRestore, dataRestore } from './directory-restore.ts';
 import { holdSet } from './hold-set.ts';
 import { monitorHealth } from './monitor-health.ts';
+import { notify } from './notify.ts';
 import { recordActive } from './record-active.ts';
 import { siteActivate } from './site-activate.ts';
 import { trafficRedirect, trafficVerify } from './traffic.ts';
+import { wait } from './wait.ts';
 
 /** Every kind of step that a runbook can use, by name, in the order of a recovery. */
 export const stepRegistry: ReadonlyMap<string, StepKind> = new Map(
@@ -33,5 +36,8 @@ export const stepRegistry: ReadonlyMap<string, StepKind> = new Map(
     trafficRedirect,
     trafficVerify,
     monitorHealth,
+    wait,
+    commandRun,
+    notify,
   ].map((kind) => [kind.name, kind]),
 );
