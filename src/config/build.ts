@@ -2,7 +2,7 @@ import { availableParallelism, tmpdir, userInfo } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { parseDatabaseUrl } from './scalars.ts';
 import type { ConfigFile } from './schema.ts';
-import type { Config, DatabaseConfig, DatabaseTarget, DirectoryConfig, TrafficConfig } from './types.ts';
+import type { Config, DatabaseConfig, DatabaseTarget, DirectoryConfig, NotificationConfig, TrafficConfig } from './types.ts';
 
 type Section<Name extends 'databases' | 'data' | 'configuration' | 'traffic'> = ConfigFile[Name][string];
 
@@ -42,6 +42,17 @@ export function buildConfig(file: ConfigFile, source: Config['source']): Config 
       keepAtLeast: file.backup.keepAtLeast,
     },
     postgresql: file.postgresql,
+    commands: mapValues(file.commands, (command, name) => ({
+      name,
+      run: command.run,
+      check: command.check,
+      repeatable: command.repeatable,
+      drill: command.drill,
+      timeoutMs: command.timeout,
+      workingDirectory: command.workingDirectory,
+      environment: command.environment,
+    })),
+    notifications: mapValues(file.notifications, buildNotification),
     // One folder per user: another user's folder in a shared /tmp is neither writable nor to be trusted.
     scratch: file.scratch ?? join(tmpdir(), `dr-${userInfo().uid}`),
     runbooks: file.runbooks === undefined ? undefined : resolve(dirname(source.path), file.runbooks),
@@ -123,4 +134,11 @@ function mapValues<In, Out>(
   build: (value: In, name: string) => Out,
 ): Record<string, Out> {
   return Object.fromEntries(Object.entries(record).map(([name, value]) => [name, build(value, name)]));
+}
+
+function buildNotification({ slack, pagerduty, webhook }: ConfigFile['notifications'][string]): NotificationConfig {
+  if (slack !== undefined) return { kind: 'slack', url: slack };
+  if (pagerduty) return { kind: 'pagerduty', url: pagerduty.url, routingKey: pagerduty.routingKey };
+  if (webhook) return { kind: 'webhook', url: webhook.url, headers: webhook.headers };
+  throw new DrError('internal', 'a notification without a way passed the check of the shape');
 }

@@ -14,6 +14,7 @@ import {
   vaultUrl,
   whole,
 } from './scalars.ts';
+import { commands, notifications } from './schema-tools.ts';
 
 /**
  * The shape of the configuration file, key by key. This one table gives the types, the defaults, the JSON schema and the
@@ -247,6 +248,8 @@ export const fileSchema = z.strictObject({
     })
     .prefault({})
     .describe('PostgreSQL programs for restores and verification.'),
+  commands,
+  notifications,
   scratch: absolutePath()
     .optional()
     .describe(

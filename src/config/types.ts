@@ -20,6 +20,10 @@ export interface Config {
   readonly daemon: DaemonConfig;
   readonly backup: BackupTuning;
   readonly postgresql: { readonly binaries: readonly string[] };
+  /** Programs that runbooks may start, by name. */
+  readonly commands: Readonly<Record<string, CommandConfig>>;
+  /** Where runbooks send messages, by name. */
+  readonly notifications: Readonly<Record<string, NotificationConfig>>;
   /** Directory for scratch restores and caches. */
   readonly scratch: string;
   /** Directory of the runbooks; undefined = those shipped with dr. */
@@ -126,6 +130,27 @@ export interface DaemonConfig {
   readonly listen: { readonly host: string; readonly port: number };
   readonly retentionSchedule: Cadence;
 }
+
+/** A program that runbooks may start. */
+export interface CommandConfig {
+  readonly name: string;
+  /** Absolute path of the program, and its arguments with `{name}` places. */
+  readonly run: readonly [string, ...string[]];
+  /** Says by exit code 0 that the effect is there already. */
+  readonly check: readonly [string, ...string[]] | undefined;
+  readonly repeatable: boolean;
+  /** True = started in drills too. */
+  readonly drill: boolean;
+  readonly timeoutMs: number;
+  readonly workingDirectory: string | undefined;
+  readonly environment: Readonly<Record<string, string>>;
+}
+
+/** A service that takes messages. Its address or key is a secret. */
+export type NotificationConfig =
+  | { readonly kind: 'slack'; readonly url: string }
+  | { readonly kind: 'pagerduty'; readonly url: string; readonly routingKey: string }
+  | { readonly kind: 'webhook'; readonly url: string; readonly headers: Readonly<Record<string, string>> };
 
 export interface BackupTuning {
   /** zstd level. */
