@@ -9,13 +9,23 @@ import { layout } from './layout.ts';
 export const temporaryFolder = '.tmp';
 const DAY_MS = 86_400_000;
 
-/** The result, or undefined when there is no such file (or a file where the path needs a directory). */
+/** Directories remembered, at most. */
+const REMEMBERED = 20_000;
+/** How long a look at the root counts for reading, milliseconds. */
+const LATELY_MS = 1000;
+
+/** True when there is no such file (or a file where the path needs a directory). */
+export function isAbsent(error: unknown): boolean {
+  const code = codeOf(error);
+  return code === 'ENOENT' || code === 'ENOTDIR';
+}
+
+/** The result, or undefined when there is no such file. */
 export async function orUndefined<T>(work: Promise<T>): Promise<T | undefined> {
   try {
     return await work;
   } catch (error) {
-    const code = codeOf(error);
-    if (code === 'ENOENT' || code === 'ENOTDIR') return undefined;
+    if (isAbsent(error)) return undefined;
     throw error;
   }
 }
@@ -43,8 +53,12 @@ export class FileRoot {
   #identity: string | undefined;
   #realPath: string | undefined;
   #sweptMs = 0;
+  /** When the root was last found to be there, by performance.now(). */
+  #foundMs = Number.NEGATIVE_INFINITY;
   /** Directories whose whole path from the root is known to be durable and inside the root. */
   readonly #known = new Set<string>();
+  /** Directories that are known to be inside the root. */
+  readonly #inside = new Set<string>();
 
   constructor(path: string, vault: string, location: string, log: Log) {
     this.path = path;
@@ -62,8 +76,7 @@ export class FileRoot {
   async make(): Promise<void> {
     // Enrolment takes the place as it finds it, also after a vault that was there before.
     this.#identity = undefined;
-    this.#realPath = undefined;
-    this.#known.clear();
+    this.#forgetAll();
     const first = await mkdir(this.path, { recursive: true, mode: 0o750 }).catch((error: unknown) => {
       if (codeOf(error) !== 'EEXIST' && codeOf(error) !== 'ENOTDIR') throw error;
       throw new DrError('config', `vault ${this.#vault} cannot be made: a file is in the way`, {
@@ -79,6 +92,14 @@ export class FileRoot {
     }
   }
 
+  /**
+   * The same for reading, unless it was there a moment ago: who then finds a file missing asks again with `require`. What is
+   * written, deleted or listed must never meet an empty mount point, so it always asks.
+   */
+  async requireLately(): Promise<void> {
+    if (performance.now() - this.#foundMs > LATELY_MS) await this.require();
+  }
+
   /** Throws `unreachable` when the directory is gone or another one without a vault has taken its place (unmounted). */
   async require(): Promise<void> {
     const info = await orUndefined(stat(this.path));
@@ -90,7 +111,10 @@ export class FileRoot {
       });
     }
     const identity = `${info.dev}:${info.ino}`;
-    if (identity === this.#identity) return;
+    if (identity === this.#identity) {
+      this.#foundMs = performance.now();
+      return;
+    }
     if (this.#identity !== undefined && (await orUndefined(lstat(join(this.path, layout.marker)))) === undefined) {
       throw new DrError(
         'unreachable',
@@ -103,17 +127,27 @@ export class FileRoot {
       );
     }
     this.#identity = identity;
-    this.#realPath = undefined;
-    this.#known.clear();
+    this.#foundMs = performance.now();
+    this.#forgetAll();
   }
 
-  /** True when the directory is there; throws `refused` when a symbolic link takes it out of the vault. */
+  #forgetAll(): void {
+    this.#realPath = undefined;
+    this.#known.clear();
+    this.#inside.clear();
+  }
+
+  /** True when the directory is there (or was a moment ago); throws `refused` when a symbolic link takes it out of the vault. */
   async requireInside(directory: string): Promise<boolean> {
-    if (this.#known.has(directory)) return true;
+    if (this.#known.has(directory) || this.#inside.has(directory)) return true;
     this.#realPath ??= await realpath(this.path);
     const actual = await orUndefined(realpath(directory));
     if (actual === undefined) return false;
-    if (actual === join(this.#realPath, relative(this.path, directory))) return true;
+    if (actual === join(this.#realPath, relative(this.path, directory))) {
+      if (this.#inside.size > REMEMBERED) this.#inside.clear();
+      this.#inside.add(directory);
+      return true;
+    }
     throw new DrError('refused', `${directory} is reached through a symbolic link`, {
       where: this.#location,
       next: 'Replace the link by the directory itself: dr does not leave the directory of a vault.',
@@ -138,19 +172,24 @@ export class FileRoot {
       await syncDirectory(parent);
     }
     await this.requireInside(directory);
-    if (this.#known.size > 20_000) this.#known.clear();
+    if (this.#known.size > REMEMBERED) this.#known.clear();
     this.#known.add(directory);
   }
 
   /** Forgets that a directory is there. */
   forget(directory: string): void {
-    for (let at = directory; at !== this.path && at.startsWith(this.path); at = dirname(at)) this.#known.delete(at);
+    for (let at = directory; at !== this.path && at.startsWith(this.path); at = dirname(at)) this.#drop(at);
+  }
+
+  #drop(directory: string): void {
+    this.#known.delete(directory);
+    this.#inside.delete(directory);
   }
 
   /** Removes a directory and its parents as far as they are empty; the root stays. */
   async removeEmpty(directory: string): Promise<void> {
     for (let at = directory; at !== this.path && at.startsWith(this.path); at = dirname(at)) {
-      this.#known.delete(at);
+      this.#drop(at);
       try {
         await rmdir(at);
       } catch (error) {

@@ -1,15 +1,25 @@
 import { randomBytes } from 'node:crypto';
-import { constants } from 'node:fs';
 import { link, lstat, open, rename, unlink } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { forEachLimit } from '../base/concurrency.ts';
 import { codeOf, DrError, fileError } from '../base/errors.ts';
 import { type Log, silentLog } from '../base/log.ts';
-import { FileRoot, orUndefined, syncDirectory, temporaryFolder } from './file-root.ts';
-import { walkFiles } from './file-walk.ts';
+import { readRange } from './file-read.ts';
+import { FileRoot, isAbsent, orUndefined, syncDirectory, temporaryFolder } from './file-root.ts';
+import { hasFile, walkFiles, walkNames } from './file-walk.ts';
 import { compareKeys, newStats, requireFolder, requireKeyPrefix, requireObjectKey } from './object-key.ts';
-import type { Body, ByteRange, CallOptions, CreateOptions, ObjectInfo, ObjectStore, RequestKind } from './store.ts';
+import type {
+  Body,
+  ByteRange,
+  CallOptions,
+  CreateOptions,
+  FolderOptions,
+  ListOptions,
+  ObjectInfo,
+  ObjectStore,
+  RequestKind,
+} from './store.ts';
 
 /** Bytes per write call: larger ones cost more CPU in the kernel than they save in calls. */
 const WRITE_BYTES = 1024 * 1024;
@@ -79,37 +89,20 @@ export class FileStore implements ObjectStore {
   async read(key: string, range?: ByteRange, options: CallOptions = {}): Promise<Buffer> {
     await this.#begin('read', options, key);
     const where = `${this.location}/${key}`;
-    const missing = () => new DrError('not-found', `vault ${this.name} has no object ${key}`, { where });
     return this.#doing('read an object of', key, async () => {
       const path = this.#root.pathOf(key);
-      if (!(await this.#root.requireInside(dirname(path)))) throw missing();
-      const handle = await orUndefined(open(path, constants.O_RDONLY | constants.O_NOFOLLOW)).catch(
-        (error: unknown) => {
-          if (codeOf(error) !== 'ELOOP') throw error;
-          const next = 'Replace the link by the file itself: dr does not leave the directory of a vault.';
-          throw new DrError('refused', `${key} is a symbolic link`, { where, next, cause: error });
-        },
-      );
-      if (!handle) throw missing();
-      try {
-        const info = await handle.stat();
-        if (!info.isFile()) throw missing();
-        const offset = range?.offset ?? 0;
-        const length = range?.length ?? info.size;
-        if (offset + length > info.size) {
-          throw new DrError('corrupt', `${key} has ${info.size} bytes, ${offset + length} are needed`, { where });
+      if (await this.#root.requireInside(dirname(path))) {
+        try {
+          const bytes = await readRange(path, range, where, key);
+          this.stats.bytesIn += bytes.length;
+          return bytes;
+        } catch (error) {
+          if (!isAbsent(error)) throw error;
         }
-        const bytes = Buffer.allocUnsafe(length);
-        for (let done = 0; done < length; ) {
-          const { bytesRead } = await handle.read(bytes, done, length - done, offset + done);
-          if (bytesRead === 0) throw new DrError('corrupt', `${key} became shorter while it was read`, { where });
-          done += bytesRead;
-        }
-        this.stats.bytesIn += length;
-        return bytes;
-      } finally {
-        await handle.close();
       }
+      // Missing, or the whole volume with it since it was last looked at?
+      await this.#root.require();
+      throw new DrError('not-found', `vault ${this.name} has no object ${key}`, { where });
     });
   }
 
@@ -123,41 +116,50 @@ export class FileStore implements ObjectStore {
     });
   }
 
-  async *list(
+  list(prefix: string, options: ListOptions = {}): AsyncGenerator<ObjectInfo, void, undefined> {
+    return this.#walk(prefix, options, () => walkFiles(this.#root.path, prefix, options));
+  }
+
+  names(prefix: string, options: ListOptions = {}): AsyncGenerator<string, void, undefined> {
+    return this.#walk(prefix, options, () => walkNames(this.#root.path, prefix, options));
+  }
+
+  async *#walk<T>(
     prefix: string,
-    options: CallOptions & { readonly startAfter?: string } = {},
-  ): AsyncGenerator<ObjectInfo, void, undefined> {
+    options: ListOptions,
+    start: () => AsyncGenerator<readonly T[], void>,
+  ): AsyncGenerator<T, void, undefined> {
     requireKeyPrefix(prefix, this.location);
     await this.#begin('list', options);
     const folder = this.#root.pathOf(prefix.slice(0, prefix.lastIndexOf('/') + 1));
     if (!(await this.#doing('list the objects of', prefix, () => this.#root.requireInside(folder)))) return;
-    const walk = walkFiles(this.#root.path, prefix, options.startAfter);
+    const walk = start();
     try {
       for (;;) {
         const next = await this.#doing('list the objects of', prefix, () => walk.next());
         if (next.done === true) return;
-        this.#stopIfAborted(options);
-        yield next.value;
+        for (const found of next.value) {
+          this.#stopIfAborted(options);
+          yield found;
+        }
       }
     } finally {
       await walk.return(undefined);
     }
   }
 
-  async folders(prefix: string, options: CallOptions = {}): Promise<string[]> {
+  async folders(prefix: string, options: FolderOptions = {}): Promise<string[]> {
     requireFolder(prefix, this.location);
     await this.#begin('list', options);
     return this.#doing('list the folders of', prefix, async () => {
       if (!(await this.#root.requireInside(this.#root.pathOf(prefix)))) return [];
+      const all = await this.#root.directoriesIn(prefix);
       const names: string[] = [];
-      for (const name of await this.#root.directoriesIn(prefix)) {
-        // An empty directory is what a killed deletion leaves: an object store has no such thing.
-        for await (const _ of walkFiles(this.#root.path, `${prefix}${name}/`, undefined)) {
-          names.push(name);
-          break;
-        }
-      }
-      return names.sort((a, b) => compareKeys(`${a}/`, `${b}/`));
+      // An empty directory is what a killed deletion leaves: an object store has no such thing.
+      await forEachLimit(options.emptyToo ? [] : all, 16, async (name) => {
+        if (await hasFile(this.#root.path, `${prefix}${name}/`)) names.push(name);
+      });
+      return (options.emptyToo ? all : names).sort((a, b) => compareKeys(`${a}/`, `${b}/`));
     });
   }
 
@@ -189,7 +191,7 @@ export class FileStore implements ObjectStore {
     if (key !== undefined) requireObjectKey(key, this.location);
     this.#stopIfAborted(options);
     this.stats.requests[kind]++;
-    await this.#doing('open', '', () => this.#root.require());
+    await this.#doing('open', '', () => (kind === 'read' ? this.#root.requireLately() : this.#root.require()));
   }
 
   #stopIfAborted(options: CallOptions): void {

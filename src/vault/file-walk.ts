@@ -1,45 +1,74 @@
 import { lstat, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isListed, orUndefined } from './file-root.ts';
-import { compareKeys } from './object-key.ts';
-import type { ObjectInfo } from './store.ts';
+import type { ListOptions, ObjectInfo } from './store.ts';
 
 /** Files whose size and time are asked for at once. */
 const STAT_BATCH = 64;
 
 /**
- * The files below `root` whose path begins with `prefix`, after `startAfter`, in byte order of the whole path.
- * Holds the entries of the directories on the way to the current one, never the tree. Symbolic links are no objects.
+ * The files below `root` whose path begins with `prefix`, in byte order of the whole path, in batches. Holds the entries of the
+ * directories on the way to the current one, never the tree. Symbolic links are no objects.
  */
-export function walkFiles(
+export async function* walkFiles(
   root: string,
   prefix: string,
-  startAfter: string | undefined,
-): AsyncGenerator<ObjectInfo, void> {
-  return walk(root, prefix.slice(0, prefix.lastIndexOf('/') + 1), prefix, startAfter ?? '');
+  range: Pick<ListOptions, 'startAfter' | 'before'>,
+): AsyncGenerator<readonly ObjectInfo[], void> {
+  for await (const names of walkNames(root, prefix, range)) {
+    for (let at = 0; at < names.length; at += STAT_BATCH) yield await statAll(root, names.slice(at, at + STAT_BATCH));
+  }
 }
 
-async function* walk(root: string, folder: string, prefix: string, after: string): AsyncGenerator<ObjectInfo, void> {
+/** The same, paths only: one look at each directory and none at the files. */
+export function walkNames(
+  root: string,
+  prefix: string,
+  { startAfter = '', before }: Pick<ListOptions, 'startAfter' | 'before'>,
+): AsyncGenerator<readonly string[], void> {
+  const isWanted = (key: string) =>
+    key.startsWith(prefix) && key > startAfter && (before === undefined || key < before);
+  const isOnTheWay = (folder: string) =>
+    (folder.startsWith(prefix) || prefix.startsWith(folder)) &&
+    (folder >= startAfter || startAfter.startsWith(folder)) &&
+    (before === undefined || folder < before);
+  return walk(root, prefix.slice(0, prefix.lastIndexOf('/') + 1), isWanted, isOnTheWay);
+}
+
+async function* walk(
+  root: string,
+  folder: string,
+  isWanted: (key: string) => boolean,
+  isOnTheWay: (folder: string) => boolean,
+): AsyncGenerator<readonly string[], void> {
   const entries = (await orUndefined(readdir(join(root, folder), { withFileTypes: true }))) ?? [];
-  // A directory sorts as its name with the slash: "a.b" < "a/b", although "a" < "a.b".
-  const keys = entries
-    .filter((entry) => isListed(entry.name) && (entry.isFile() || entry.isDirectory()))
-    .map((entry) => `${folder}${entry.name}${entry.isDirectory() ? '/' : ''}`)
-    .sort(compareKeys);
+  const keys: string[] = [];
+  for (const entry of entries) {
+    if (!isListed(entry.name)) continue;
+    if (entry.isFile()) keys.push(folder + entry.name);
+    // A directory sorts as its name with the slash: "a.b" < "a/b", although "a" < "a.b".
+    else if (entry.isDirectory()) keys.push(`${folder}${entry.name}/`);
+  }
+  // In the order of code units, which for keys (ASCII) is that of bytes.
+  keys.sort();
   let files: string[] = [];
   for (const key of keys) {
     if (!key.endsWith('/')) {
-      if (key.startsWith(prefix) && key > after) files.push(key);
-      if (files.length < STAT_BATCH) continue;
+      if (isWanted(key)) files.push(key);
+      continue;
     }
-    yield* await statAll(root, files);
+    if (!isOnTheWay(key)) continue;
+    if (files.length > 0) yield files;
     files = [];
-    if (!key.endsWith('/')) continue;
-    const wanted = key.startsWith(prefix) || prefix.startsWith(key);
-    const passed = key < after && !after.startsWith(key);
-    if (wanted && !passed) yield* walk(root, key, prefix, after);
+    yield* walk(root, key, isWanted, isOnTheWay);
   }
-  yield* await statAll(root, files);
+  if (files.length > 0) yield files;
+}
+
+/** True when a file lies in a folder, or anywhere below it. */
+export async function hasFile(root: string, folder: string): Promise<boolean> {
+  for await (const _ of walkNames(root, folder, {})) return true;
+  return false;
 }
 
 async function statAll(root: string, keys: readonly string[]): Promise<ObjectInfo[]> {

@@ -1,6 +1,16 @@
 import { type Clock, systemClock } from '../base/clock.ts';
 import { DrError } from '../base/errors.ts';
-import type { Body, ByteRange, CallOptions, CreateOptions, ObjectInfo, ObjectStore, StoreStats } from './store.ts';
+import type {
+  Body,
+  ByteRange,
+  CallOptions,
+  CreateOptions,
+  FolderOptions,
+  ListOptions,
+  ObjectInfo,
+  ObjectStore,
+  StoreStats,
+} from './store.ts';
 
 /** How often a vault that was away is looked at again, at most. */
 const LOOK_EVERY_MS = 5000;
@@ -80,12 +90,17 @@ export class GuardedStore implements ObjectStore {
     return await this.#store.stat(key, options);
   }
 
-  async *list(prefix: string, options?: CallOptions & { readonly startAfter?: string }): AsyncGenerator<ObjectInfo> {
+  async *list(prefix: string, options?: ListOptions): AsyncGenerator<ObjectInfo> {
     await this.#ready();
     yield* this.#store.list(prefix, options);
   }
 
-  async folders(prefix: string, options?: CallOptions): Promise<string[]> {
+  async *names(prefix: string, options?: ListOptions): AsyncGenerator<string> {
+    await this.#ready();
+    yield* this.#store.names(prefix, options);
+  }
+
+  async folders(prefix: string, options?: FolderOptions): Promise<string[]> {
     await this.#ready();
     return await this.#store.folders(prefix, options);
   }

@@ -1,6 +1,6 @@
 import { DrError } from '../base/errors.ts';
 import { compareKeys, newStats, requireFolder, requireKeyPrefix, requireObjectKey } from './object-key.ts';
-import type { Body, ByteRange, CallOptions, CreateOptions, ObjectInfo, ObjectStore } from './store.ts';
+import type { Body, ByteRange, CallOptions, CreateOptions, ListOptions, ObjectInfo, ObjectStore } from './store.ts';
 import { bodyBytes } from './store.ts';
 
 /** A vault in the memory of this process: for tests and rehearsals; gone with the process. */
@@ -56,17 +56,20 @@ export class MemoryStore implements ObjectStore {
     return this.#info(key);
   }
 
-  async *list(
-    prefix: string,
-    options: CallOptions & { readonly startAfter?: string } = {},
-  ): AsyncGenerator<ObjectInfo, void, undefined> {
+  async *list(prefix: string, options: ListOptions = {}): AsyncGenerator<ObjectInfo, void, undefined> {
+    const { startAfter = '', before } = options;
     requireKeyPrefix(prefix, this.location);
     this.#begin('list', options);
     for (const key of [...this.#objects.keys()].sort(compareKeys)) {
-      if (!key.startsWith(prefix) || (options.startAfter !== undefined && key <= options.startAfter)) continue;
+      if (!key.startsWith(prefix) || key <= startAfter) continue;
+      if (before !== undefined && key >= before) return;
       const info = this.#info(key);
       if (info) yield info;
     }
+  }
+
+  async *names(prefix: string, options: ListOptions = {}): AsyncGenerator<string, void, undefined> {
+    for await (const { key } of this.list(prefix, options)) yield key;
   }
 
   async folders(prefix: string, options: CallOptions = {}): Promise<string[]> {

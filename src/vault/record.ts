@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import { DrError, messageOf } from '../base/errors.ts';
 
 /**
@@ -19,7 +19,7 @@ export function decodeRecord(bytes: Uint8Array, what: string, where: string): Re
     });
   let value: unknown;
   try {
-    value = JSON.parse(Buffer.from(bytes).toString('utf8'));
+    value = JSON.parse(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('utf8'));
   } catch (error) {
     throw damaged(messageOf(error), error);
   }
@@ -30,5 +30,5 @@ export function decodeRecord(bytes: Uint8Array, what: string, where: string): Re
 }
 
 function digestOf(value: object): string {
-  return createHash('sha256').update(JSON.stringify(value)).digest('hex');
+  return hash('sha256', JSON.stringify(value), 'hex');
 }

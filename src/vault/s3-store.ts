@@ -13,7 +13,7 @@ import { type MutableStats, requireFolder, requireKeyPrefix, requireObjectKey } 
 import { receiveBody, sendBody } from './s3-body.ts';
 import { type Abort, type Address, S3Connection, type S3StoreOptions } from './s3-connection.ts';
 import { answerOf } from './s3-errors.ts';
-import type { Body, ByteRange, CallOptions, CreateOptions, ObjectInfo, ObjectStore } from './store.ts';
+import type { Body, ByteRange, CallOptions, CreateOptions, ListOptions, ObjectInfo, ObjectStore } from './store.ts';
 import { bodyLength } from './store.ts';
 
 /**
@@ -98,10 +98,7 @@ export class S3Store implements ObjectStore {
     });
   }
 
-  async *list(
-    prefix: string,
-    options: CallOptions & { readonly startAfter?: string } = {},
-  ): AsyncGenerator<ObjectInfo, void, undefined> {
+  async *list(prefix: string, options: ListOptions = {}): AsyncGenerator<ObjectInfo, void, undefined> {
     requireKeyPrefix(prefix, this.location);
     let last = '';
     for await (const page of this.#pages(prefix, undefined, options.startAfter, options)) {
@@ -111,9 +108,14 @@ export class S3Store implements ObjectStore {
         if (key <= last)
           throw this.#badListing(prefix, 'is not in the order of the keys', 'Use a general purpose bucket.');
         last = key;
+        if (options.before !== undefined && key >= options.before) return;
         yield { key, size: object.Size ?? 0, modifiedMs: object.LastModified?.getTime() ?? 0 };
       }
     }
+  }
+
+  async *names(prefix: string, options: ListOptions = {}): AsyncGenerator<string, void, undefined> {
+    for await (const { key } of this.list(prefix, options)) yield key;
   }
 
   async folders(prefix: string, options: CallOptions = {}): Promise<string[]> {

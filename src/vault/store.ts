@@ -20,6 +20,18 @@ export interface CallOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
+export interface ListOptions extends CallOptions {
+  /** Only keys after this one ... */
+  readonly startAfter?: string | undefined;
+  /** ... and before this one. */
+  readonly before?: string | undefined;
+}
+
+export interface FolderOptions extends CallOptions {
+  /** A driver with real directories may then name empty ones too, which are no folders: it need not look into each. */
+  readonly emptyToo?: boolean;
+}
+
 export interface CreateOptions extends CallOptions {
   /** SHA-256 of the whole body (32 bytes) where the caller has it already: drivers that send one need not hash again. */
   readonly sha256?: Uint8Array | undefined;
@@ -68,15 +80,17 @@ export interface ObjectStore {
    * `created`. A retry inside the driver after a lost answer that finds its own content there says `created`.
    */
   create(key: string, body: Body, options?: CreateOptions): Promise<'created' | 'exists'>;
-  /** Stores an object whatever was there: only for hints that nothing depends on (the last caller wins). */
+  /** Stores an object whatever was there, in one step: for hints that nothing depends on (the last caller wins), and for repair. */
   overwrite(key: string, body: Body, options?: CreateOptions): Promise<void>;
   /** The object, or exactly `range` of it; a range that reaches past the end is `corrupt`. */
   read(key: string, range?: ByteRange, options?: CallOptions): Promise<Buffer>;
   stat(key: string, options?: CallOptions): Promise<ObjectInfo | undefined>;
-  /** All objects whose key begins with `prefix` (a plain string prefix), after `startAfter` where given. */
-  list(prefix: string, options?: CallOptions & { readonly startAfter?: string }): AsyncIterable<ObjectInfo>;
+  /** All objects whose key begins with `prefix` (a plain string prefix). */
+  list(prefix: string, options?: ListOptions): AsyncIterable<ObjectInfo>;
+  /** The keys that `list` gives, in the same order: a directory need not ask for size and time of each file. */
+  names(prefix: string, options?: ListOptions): AsyncIterable<string>;
   /** The distinct next segments below `prefix` (which ends in `/` or is empty), without slash, in order: "folders" only. */
-  folders(prefix: string, options?: CallOptions): Promise<string[]>;
+  folders(prefix: string, options?: FolderOptions): Promise<string[]>;
   /** Removes objects; keys that are not there are no error. */
   delete(keys: readonly string[], options?: CallOptions): Promise<void>;
   close(): Promise<void>;

@@ -3,6 +3,8 @@ import type {
   ByteRange,
   CallOptions,
   CreateOptions,
+  FolderOptions,
+  ListOptions,
   ObjectInfo,
   ObjectStore,
   RequestKind,
@@ -62,10 +64,11 @@ export class FaultyStore implements ObjectStore {
     return await this.#inner.stat(key, options);
   }
 
-  async *list(
-    prefix: string,
-    options?: CallOptions & { readonly startAfter?: string },
-  ): AsyncGenerator<ObjectInfo, void, undefined> {
+  async *names(prefix: string, options?: ListOptions): AsyncGenerator<string, void, undefined> {
+    for await (const { key } of this.list(prefix, options)) yield key;
+  }
+
+  async *list(prefix: string, options?: ListOptions): AsyncGenerator<ObjectInfo, void, undefined> {
     await this.#gate('list', prefix);
     for await (const info of this.#inner.list(prefix, options)) {
       if (!this.listed(info.key)) continue;
@@ -74,7 +77,7 @@ export class FaultyStore implements ObjectStore {
     }
   }
 
-  async folders(prefix: string, options?: CallOptions): Promise<string[]> {
+  async folders(prefix: string, options?: FolderOptions): Promise<string[]> {
     await this.#gate('list', prefix);
     return await this.#inner.folders(prefix, options);
   }

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { DrError } from '../../src/base/errors.ts';
-import type { ObjectInfo, ObjectStore } from '../../src/vault/store.ts';
+import type { ObjectStore } from '../../src/vault/store.ts';
 
 /** A store for one run of the suite, empty, and how to clean up after it. */
 export interface StoreUnderTest {
@@ -130,7 +130,15 @@ export function objectStoreConformance(
       }
       for (const after of [...sorted, 'wal/', 'wal/1/', 'wal/1/1', 'wal/B', 'wal/zz', 'a']) {
         expect(await keys('wal/', after), after).toEqual(sorted.filter((key) => key > after));
+        for (const before of [...sorted, 'wal/', 'wal/1/', 'wal/B', 'wal/zz', 'a']) {
+          const range = { startAfter: after, before };
+          const between = sorted.filter((key) => key > after && key < before);
+          expect(await collect(store.names('wal/', range)), `${after} to ${before}`).toEqual(between);
+          const listed = await collect(store.list('wal/', range));
+          expect(listed.map(({ key }) => key)).toEqual(between);
+        }
       }
+      expect(await collect(store.names('wal/1/A'))).toEqual(sorted.filter((key) => key.startsWith('wal/1/A')));
       const [first] = await collect(store.list('wal/1-a'));
       expect(first).toMatchObject({ key: 'wal/1-a', size: 7 });
     });
@@ -144,6 +152,7 @@ export function objectStoreConformance(
       expect(await store.folders('')).toContain('tree');
       await store.delete(['tree/b/1', 'tree/b/2']);
       expect(await store.folders('tree/')).toEqual(['a.x', 'a']);
+      expect((await store.folders('tree/', { emptyToo: true })).filter((name) => name !== 'b')).toEqual(['a.x', 'a']);
     });
 
     it('deletes many, the missing ones without complaint; a freed key can be created again', async () => {
@@ -204,6 +213,7 @@ export function objectStoreConformance(
       }
       for (const prefix of ['../', '/', 'a/../', '.']) {
         await expect(collect(store.list(prefix)), prefix).rejects.toMatchObject({ kind: 'refused' });
+        await expect(collect(store.names(prefix)), prefix).rejects.toMatchObject({ kind: 'refused' });
         await expect(store.folders(prefix), prefix).rejects.toMatchObject({ kind: 'refused' });
       }
       await expect(store.folders('no-slash')).rejects.toMatchObject({ kind: 'refused' });
@@ -230,8 +240,8 @@ export function objectStoreConformance(
   });
 }
 
-export async function collect(listing: AsyncIterable<ObjectInfo>): Promise<ObjectInfo[]> {
-  const all: ObjectInfo[] = [];
+export async function collect<T>(listing: AsyncIterable<T>): Promise<T[]> {
+  const all: T[] = [];
   for await (const object of listing) all.push(object);
   return all;
 }

@@ -11,7 +11,16 @@ import { parseLsn, segmentName } from '../../../src/postgres/lsn.ts';
 import { KeyRing } from '../../../src/vault/keys.ts';
 import { MemoryStore } from '../../../src/vault/memory-store.ts';
 import { SealPool } from '../../../src/vault/seal-pool.ts';
-import type { Body, ByteRange, CallOptions, CreateOptions, ObjectInfo, ObjectStore } from '../../../src/vault/store.ts';
+import type {
+  Body,
+  ByteRange,
+  CallOptions,
+  CreateOptions,
+  FolderOptions,
+  ListOptions,
+  ObjectInfo,
+  ObjectStore,
+} from '../../../src/vault/store.ts';
 import type { TestPostgres } from '../../harness/postgres.ts';
 
 /** A vault that can be taken away, stalled or watched. */
@@ -62,11 +71,15 @@ export class TroubledStore implements ObjectStore {
     this.#check();
     return await this.inner.stat(key, options);
   }
-  async *list(prefix: string, options?: CallOptions & { readonly startAfter?: string }): AsyncIterable<ObjectInfo> {
+  async *list(prefix: string, options?: ListOptions): AsyncIterable<ObjectInfo> {
     this.#check();
     yield* this.inner.list(prefix, options);
   }
-  async folders(prefix: string, options?: CallOptions): Promise<string[]> {
+  async *names(prefix: string, options?: ListOptions): AsyncIterable<string> {
+    this.#check();
+    yield* this.inner.names(prefix, options);
+  }
+  async folders(prefix: string, options?: FolderOptions): Promise<string[]> {
     this.#check();
     return await this.inner.folders(prefix, options);
   }
