@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-// dr-restore.mjs, revision 1: restores one backup from a vault of dr (format 1, described in FORMAT.md beside it) without dr.
+// dr-restore.mjs, revision 2: restores one backup from a vault of dr (formats 1 and 2, described in FORMAT.md beside it) without dr.
 // It needs Node 24 or newer and nothing else: no package, no network, no configuration.
 const usage = `Usage:
   node dr-restore.mjs VAULT list
@@ -78,7 +78,7 @@ function parseRecord(bytes, what, where) {
   const { sha256: digest, ...rest } = value;
   if (sha256(JSON.stringify(rest)).toString('hex') !== digest)
     throw damaged(`${what} does not match its SHA-256`, where);
-  if (rest.format !== 1)
+  if (!(rest.format <= 2))
     throw new Problem(`${what} has format ${rest.format}`, where, 'Use the dr-restore.mjs of a newer dr.');
   return rest;
 }
@@ -282,7 +282,35 @@ function* readIndex(manifest, options) {
     throw damaged('the index is not complete', where);
 }
 
-/** Raw content of a frame inside a part; the last ones are kept, because small files share them. */
+/** Digest of a run: its SHA-256, or where it has blocks the SHA-256 over those of its blocks. */
+function runDigest(run, blockBytes) {
+  if (blockBytes === undefined) return sha256(run).toString('base64');
+  const blocks = [];
+  for (let at = 0; at < run.length; at += blockBytes) blocks.push(sha256(run.subarray(at, at + blockBytes)));
+  return sha256(...blocks).toString('base64');
+}
+
+/** The bytes that an extent names, checked; the last runs are kept, because many slices may be of one. */
+function contentReader(manifest, options) {
+  const readFrame = frameReader(manifest, options);
+  const checked = new Map();
+  return (extent, blockBytes, name) => {
+    const [, length, part, offset, , , rawOffset, digest, skip = 0, runLength = length] = extent;
+    const run = readFrame(extent).subarray(rawOffset, rawOffset + runLength);
+    const id = `${part}:${offset}:${rawOffset}:${runLength}:${digest}:${blockBytes}`;
+    // A frame that was read again is another buffer.
+    if (checked.get(id)?.buffer !== run.buffer) {
+      if (run.length !== runLength || runDigest(run, blockBytes) !== digest)
+        throw damaged(`content of ${name} does not match its SHA-256`, place(manifest.index.key));
+      if (checked.size >= 64) checked.delete(checked.keys().next().value);
+      checked.set(id, run);
+    }
+    if (skip + length > runLength) throw damaged(`the extents of ${name} do not fit`, place(manifest.index.key));
+    return run.subarray(skip, skip + length);
+  };
+}
+
+/** Raw content of a frame inside a part; the last ones are kept, because small files and slices share them. */
 function frameReader(manifest, options) {
   const kept = new Map();
   return ([, , part, offset, length, counter]) => {
@@ -315,7 +343,7 @@ const seconds = (nanoseconds) => (Number(BigInt(nanoseconds) / 1000n) + 0.5) / 1
  * the `finish` that it returns, when nothing is written in them any more.
  */
 function restoreFiles(manifest, options, locate, owners) {
-  const readFrame = frameReader(manifest, options);
+  const read = contentReader(manifest, options);
   const [directories, links, made] = [[], [], new Set()];
   let files = 0;
   const makeParent = (absolute) => {
@@ -330,7 +358,7 @@ function restoreFiles(manifest, options, locate, owners) {
       directories.push({ ...entry, absolute });
     } else if (entry.t === 'f') {
       makeParent(absolute);
-      restoreFile(entry, absolute, readFrame, place(manifest.index.key), owners);
+      restoreFile(entry, absolute, read, place(manifest.index.key), owners);
       files++;
     } else links.push({ ...entry, absolute });
   }
@@ -354,19 +382,18 @@ function restoreFiles(manifest, options, locate, owners) {
   return { files, finish };
 }
 
-function restoreFile({ x, s, c, m, u, g, mt, p }, absolute, readFrame, indexPlace, owners) {
+function restoreFile({ x, b, s, c, m, u, g, mt, p }, absolute, read, indexPlace, owners) {
   const tree = createHash('sha256');
   const file = fs.openSync(absolute, 'wx', 0o600);
   try {
     let end = 0;
     for (const extent of x) {
-      const [position, length, , , , , rawOffset, digest] = extent;
+      const [position, length, , , , , , digest, skip = 0, runLength = length] = extent;
       if (position < end || position + length > s) throw damaged(`the extents of ${p} do not fit`, indexPlace);
-      const content = readFrame(extent).subarray(rawOffset, rawOffset + length);
-      if (content.length !== length || sha256(content).toString('base64') !== digest)
-        throw damaged(`content of ${p} does not match its SHA-256`, indexPlace);
+      const content = read(extent, b, p);
       for (let done = 0; done < length; ) done += fs.writeSync(file, content, done, length - done, position + done);
       tree.update(int64(position)).update(Buffer.from(digest, 'base64'));
+      if (length !== runLength) tree.update(int64(skip)).update(int64(length));
       end = position + length;
     }
     if (tree.update(int64(s)).digest('base64') !== c) throw damaged(`the checksum of ${p} does not fit`, indexPlace);
@@ -573,7 +600,8 @@ function main(args) {
       'Name the directory that holds dr-vault.json.',
     );
   const { format } = JSON.parse(fs.readFileSync(place('dr-vault.json'), 'utf8'));
-  if (format !== 1) throw new Problem(`the vault has format ${format}`, vault, 'Use the dr-restore.mjs of a newer dr.');
+  if (!(format <= 2))
+    throw new Problem(`the vault has format ${format}`, vault, 'Use the dr-restore.mjs of a newer dr.');
   if (verb === 'list') list();
   else restore(words[0], words[1], options);
   return 0;

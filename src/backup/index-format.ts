@@ -2,8 +2,10 @@ import { createHash } from 'node:crypto';
 import { DrError, messageOf } from '../base/errors.ts';
 
 /**
- * A run of a file's bytes inside a frame of a part. Gaps between extents are holes (zeros).
- * Stored as a JSON array in this order.
+ * Bytes of a file inside a frame of a part. Gaps between extents are holes (zeros).
+ *
+ * What a backup seals together is a *run*: `runLength` bytes at `rawOffset` of the frame's raw content, of which `digest` is the digest.
+ * An extent is `length` bytes at `skip` inside the run: the whole of it, or the piece of an older run that has not changed since.
  */
 export interface Extent {
   /** Offset in the file, bytes. */
@@ -17,8 +19,18 @@ export interface Extent {
   readonly counter: number;
   /** Offset of the run in the frame's raw content. */
   readonly rawOffset: number;
-  /** SHA-256 of the run. */
+  /** Of the whole run, 32 bytes: its SHA-256, or with the entry's `blockBytes` the SHA-256 over those of its blocks. */
   readonly digest: Buffer;
+  /** Offset of these bytes in the run; 0 for the whole run. */
+  readonly skip: number;
+  /** `length` for the whole run. */
+  readonly runLength: number;
+}
+
+/** An extended attribute. Names and values are bytes. */
+export interface Attribute {
+  readonly name: Buffer;
+  readonly value: Buffer;
 }
 
 /** One file system entry of a backup. */
@@ -36,8 +48,16 @@ export interface IndexEntry {
   readonly size: number;
   /** Where a symbolic link points, or the path of the entry that a hard link equals. */
   readonly target?: Buffer;
-  /** SHA-256 over (position as 8 bytes, digest) of every extent and the size as 8 bytes; files only. */
+  /** `treeChecksum` of the extents and the size; files only. */
   readonly checksum?: Buffer;
+  /**
+   * Files compared by blocks of this many bytes: the digest of each run is SHA-256 over the SHA-256s of its blocks, of which only the
+   * last may be shorter.
+   */
+  readonly blockBytes?: number;
+  /** Extended attributes by name in byte order; absent for none. */
+  readonly attributes?: readonly Attribute[];
+  /** In the order of their positions, without overlaps. */
   readonly extents: readonly Extent[];
 }
 
@@ -54,18 +74,13 @@ function decodeName(text: string): Buffer {
 const typeLetters = { file: 'f', directory: 'd', symlink: 'l', hardlink: 'h' } as const;
 const lettersToType: Record<string, IndexEntry['type']> = { f: 'file', d: 'directory', l: 'symlink', h: 'hardlink' };
 
+/** True when an extent is all of its run. */
+export function isWholeRun({ skip, length, runLength }: Extent): boolean {
+  return skip === 0 && length === runLength;
+}
+
 /** One line of the index, newline included. */
 export function encodeEntry(entry: IndexEntry): string {
-  const extents = entry.extents.map((x) => [
-    x.position,
-    x.length,
-    x.part,
-    x.frameOffset,
-    x.frameLength,
-    x.counter,
-    x.rawOffset,
-    x.digest.toString('base64'),
-  ]);
   return `${JSON.stringify({
     p: encodeName(entry.path),
     t: typeLetters[entry.type],
@@ -74,9 +89,25 @@ export function encodeEntry(entry: IndexEntry): string {
     g: entry.gid,
     mt: entry.mtimeNs.toString(),
     ...(entry.type === 'file' ? { s: entry.size, c: entry.checksum?.toString('base64') ?? '' } : {}),
+    ...(entry.blockBytes === undefined ? {} : { b: entry.blockBytes }),
     ...(entry.target === undefined ? {} : { l: encodeName(entry.target) }),
-    ...(extents.length === 0 ? {} : { x: extents }),
+    ...(entry.attributes === undefined || entry.attributes.length === 0
+      ? {}
+      : { xa: entry.attributes.map(({ name, value }) => [encodeName(name), value.toString('base64')]) }),
+    ...(entry.extents.length === 0 ? {} : { x: encodeExtents(entry.extents) }),
   })}\n`;
+}
+
+function encodeExtents(extents: readonly Extent[]): unknown[] {
+  // Slices of one run share its digest: it is written out once.
+  let last: Buffer | undefined;
+  let text = '';
+  return extents.map((x) => {
+    if (x.digest !== last) text = x.digest.toString('base64');
+    last = x.digest;
+    const run = [x.position, x.length, x.part, x.frameOffset, x.frameLength, x.counter, x.rawOffset, text];
+    return isWholeRun(x) ? run : [...run, x.skip, x.runLength];
+  });
 }
 
 /** Reads one line of an index; throws `corrupt` naming `where`. */
@@ -87,7 +118,6 @@ export function decodeEntry(line: string, where: string): IndexEntry {
     const fields = raw as Record<string, unknown>;
     const type = lettersToType[text(fields.t)];
     if (type === undefined) throw new Error(`unknown entry type ${String(fields.t)}`);
-    const extents = Array.isArray(fields.x) ? fields.x.map(decodeExtent) : [];
     return {
       path: safePath(decodeName(text(fields.p))),
       type,
@@ -96,9 +126,11 @@ export function decodeEntry(line: string, where: string): IndexEntry {
       gid: count(fields.g),
       mtimeNs: BigInt(text(fields.mt)),
       size: type === 'file' ? count(fields.s) : 0,
-      extents,
+      extents: decodeExtents(fields.x),
       ...(type === 'file' ? { checksum: Buffer.from(text(fields.c), 'base64') } : {}),
+      ...(fields.b === undefined ? {} : { blockBytes: count(fields.b) }),
       ...(fields.l === undefined ? {} : { target: decodeName(text(fields.l)) }),
+      ...(Array.isArray(fields.xa) ? { attributes: fields.xa.map(decodeAttribute) } : {}),
     };
   } catch (error) {
     throw new DrError('corrupt', `a line of the index cannot be read: ${messageOf(error)}`, {
@@ -109,19 +141,36 @@ export function decodeEntry(line: string, where: string): IndexEntry {
   }
 }
 
-function decodeExtent(value: unknown): Extent {
-  if (!Array.isArray(value)) throw new Error('an extent is not a list');
-  const [position, length, part, frameOffset, frameLength, counter, rawOffset, digest] = value as unknown[];
-  return {
-    position: count(position),
-    length: count(length),
-    part: count(part),
-    frameOffset: count(frameOffset),
-    frameLength: count(frameLength),
-    counter: count(counter),
-    rawOffset: count(rawOffset),
-    digest: Buffer.from(text(digest), 'base64'),
-  };
+function decodeExtents(list: unknown): Extent[] {
+  if (!Array.isArray(list)) return [];
+  let lastText = '';
+  let last: Buffer = Buffer.alloc(0);
+  return list.map((value: unknown) => {
+    if (!Array.isArray(value)) throw new Error('an extent is not a list');
+    const [position, length, part, frameOffset, frameLength, counter, rawOffset, digest, skip, runLength] =
+      value as unknown[];
+    const digestText = text(digest);
+    if (digestText !== lastText) last = Buffer.from(digestText, 'base64');
+    lastText = digestText;
+    return {
+      position: count(position),
+      length: count(length),
+      part: count(part),
+      frameOffset: count(frameOffset),
+      frameLength: count(frameLength),
+      counter: count(counter),
+      rawOffset: count(rawOffset),
+      digest: last,
+      skip: skip === undefined ? 0 : count(skip),
+      runLength: runLength === undefined ? count(length) : count(runLength),
+    };
+  });
+}
+
+function decodeAttribute(value: unknown): Attribute {
+  if (!Array.isArray(value)) throw new Error('an attribute is not a list');
+  const [name, content] = value as unknown[];
+  return { name: decodeName(text(name)), value: Buffer.from(text(content), 'base64') };
 }
 
 function count(value: unknown): number {
@@ -142,14 +191,24 @@ function safePath(path: Buffer): Buffer {
   return path;
 }
 
-/** The checksum of a file's content as the index records it. */
+/**
+ * The checksum of a file's content as the index records it: SHA-256 over (position, digest) of each extent, of a piece of a run also
+ * (skip, length), and the size; numbers as 8 bytes.
+ */
 export function treeChecksum(extents: readonly Extent[], size: number): Buffer {
   const hash = createHash('sha256');
   const number = Buffer.alloc(8);
+  const add = (value: number) => {
+    number.writeBigUInt64BE(BigInt(value));
+    hash.update(number);
+  };
   for (const extent of extents) {
-    number.writeBigUInt64BE(BigInt(extent.position));
-    hash.update(number).update(extent.digest);
+    add(extent.position);
+    hash.update(extent.digest);
+    if (isWholeRun(extent)) continue;
+    add(extent.skip);
+    add(extent.length);
   }
-  number.writeBigUInt64BE(BigInt(size));
-  return hash.update(number).digest();
+  add(size);
+  return hash.digest();
 }

@@ -17,10 +17,9 @@ export class IndexWriter {
     this.#seal = seal;
   }
 
-  /** Adds an entry; resolves when there is room for more. */
-  async add(entry: IndexEntry): Promise<void> {
+  /** Adds an entry, of which `line` is the line; resolves when there is room for more. */
+  async add(entry: IndexEntry, line: string = encodeEntry(entry)): Promise<void> {
     this.#addContent(entry);
-    const line = encodeEntry(entry);
     this.#lines.push(line);
     this.#bytes += Buffer.byteLength(line);
     if (this.#bytes >= INDEX_FRAME_BYTES) await this.#flush();
@@ -34,8 +33,9 @@ export class IndexWriter {
   }
 
   /**
-   * Equal for equal sets of entries whatever their order: the exclusive or of the SHA-256 of each entry's name, kind, mode, owner
-   * and content. Paths are unique, so no two terms cancel. Times are left out: touching a file is no change.
+   * The same for the same set of entries whatever their order: the exclusive or of the SHA-256 of each entry's name, kind, mode, owner,
+   * content and extended attributes. Paths are unique, so no two terms cancel. Times are left out: touching a file is no change. Equal
+   * digests prove equal content; a large file whose content lies in other pieces gives another one.
    */
   get contentDigest(): string {
     return createHash('sha256').update(this.#content).digest('hex');
@@ -44,11 +44,13 @@ export class IndexWriter {
   #addContent(entry: IndexEntry): void {
     const { type, mode, uid, gid, size } = entry;
     const hash = createHash('sha256').update(`${type} ${mode} ${uid} ${gid} ${size} ${entry.path.length}\n`);
-    const digest = hash
+    hash
       .update(entry.path)
       .update(entry.checksum ?? '')
-      .update(entry.target ?? '')
-      .digest();
+      .update(entry.target ?? '');
+    for (const { name, value } of entry.attributes ?? [])
+      hash.update(`${name.length} ${value.length}\n`).update(name).update(value);
+    const digest = hash.digest();
     for (let i = 0; i < 32; i++) this.#content[i] = (this.#content[i] ?? 0) ^ (digest[i] ?? 0);
   }
 

@@ -40,7 +40,7 @@ const databaseSchema = z.object({
 });
 
 const manifestSchema = z.object({
-  format: z.literal(FORMAT_VERSION),
+  format: z.int().positive(),
   id: z.string(),
   resource: z.string(),
   kind: z.enum(['database', 'data', 'configuration']),
@@ -58,6 +58,10 @@ const manifestSchema = z.object({
   logicalBytes: z.int().nonnegative(),
   /** Bytes that this backup added to each vault. */
   storedBytes: z.int().nonnegative(),
+  /** The backup that it was compared with; absent where everything was stored anew. From format 2 on. */
+  previous: z.object({ id: z.string() }).optional(),
+  /** Of the logical bytes those that earlier backups had stored already. From format 2 on. */
+  reusedBytes: z.int().nonnegative().optional(),
   /** Equal for equal content (names, kinds, modes, bytes; not times): how an unchanged configuration is recognised. */
   contentDigest: digest,
   index: z.object({
@@ -67,6 +71,7 @@ const manifestSchema = z.object({
     context: z.string(),
     keyId: z.string().optional(),
   }),
+  /** Own parts and those of earlier backups that an extent names; extents name them by their position here. */
   parts: z.array(partSchema),
   notes: z.array(noteSchema),
   database: databaseSchema.optional(),

@@ -1,75 +1,77 @@
 import { Semaphore } from '../base/concurrency.ts';
 import { DrError } from '../base/errors.ts';
 import { layout } from '../vault/layout.ts';
-import { FRAME_HEADER_BYTES, FRAME_OVERHEAD_BYTES, FRAME_RAW_BYTES, sha256 } from '../vault/seal.ts';
+import { FRAME_RAW_BYTES, sha256 } from '../vault/seal.ts';
 import type { SealPool } from '../vault/seal-pool.ts';
-import { type Extent, type IndexEntry, treeChecksum } from './index-format.ts';
+import { type Extent, encodeEntry, type IndexEntry, treeChecksum } from './index-format.ts';
 import { IndexWriter } from './index-writer.ts';
 import type { Part } from './manifest.ts';
+import { type EntryHead, type Frame, newFrame, PackedFile } from './packed-file.ts';
+import { PartTable } from './part-table.ts';
 import { type PartOptions, PartWriter } from './part-writer.ts';
+import { placeRuns } from './place-runs.ts';
+import type { EntrySink, PreviousBackup, PreviousEntry, StatFacts } from './previous/previous-backup.ts';
 
-/** What is known of an entry before its content has been read. */
-export type EntryHead = Omit<IndexEntry, 'extents' | 'checksum' | 'size'>;
+export type { EntryHead } from './packed-file.ts';
 
 /** Files up to this size share frames; a larger one has frames of its own, at multiples of the frame size. */
-const SHARED_FRAME_FILE_BYTES = FRAME_RAW_BYTES / 4;
+export const SHARED_FRAME_FILE_BYTES = FRAME_RAW_BYTES / 4;
 
-export interface PackOptions extends PartOptions {
+export interface PackOptions extends Omit<PartOptions, 'parts'> {
   readonly pool: SealPool;
   readonly compressionLevel: number;
+  /** Files larger than SHARED_FRAME_FILE_BYTES are compared by blocks of this many bytes, a divisor of FRAME_RAW_BYTES. */
+  readonly blockBytes: number;
+  /** What entries given to `begin`, `reuse` and `overlay` come from. */
+  readonly previous?: PreviousBackup | undefined;
+  /** Keeps what the next backup will compare with. */
+  readonly sink?: EntrySink | undefined;
 }
 
 export interface PackResult {
+  /** Everything that the index names: own parts and those of earlier backups. */
   readonly parts: Part[];
+  /** Those that this backup has stored. */
+  readonly ownParts: Part[];
+  /** Raw bytes of each of `parts`, and how many of them the index names. */
+  readonly partBytes: ReadonlyArray<{ readonly raw: number; readonly live: number }>;
   readonly index: { key: string; size: number; sha256: string; context: string; keyId?: string };
   readonly entries: number;
   readonly logicalBytes: number;
+  /** Of these, what earlier backups had stored. */
+  readonly reusedBytes: number;
   readonly storedBytes: number;
   readonly contentDigest: string;
 }
 
-/** A file whose content is being written or whose frames are being sealed. */
-interface OpenFile {
-  readonly head: EntryHead;
-  readonly extents: Extent[];
-  size: number;
-  /** Slices handed to a frame and not sealed yet, plus one while the file is open. */
-  outstanding: number;
-  /** Large files fill frames of their own. */
-  own: Frame | undefined;
-}
-
-interface Frame {
-  /** Goes to a sealing thread, and comes back for another frame. */
-  readonly buffer: ArrayBuffer;
-  /** Where the raw content goes. */
-  readonly content: Uint8Array;
-  used: number;
-  readonly slices: Array<{ file: OpenFile; position: number; rawOffset: number; length: number }>;
-}
-
 /**
- * Turns a sequence of files into parts and an index, with bounded memory: raw bytes fill frames, a pool seals them on all cores,
- * sealed frames fill parts, and parts go to all vaults while the next one fills.
+ * Turns a sequence of files into parts and an index, with bounded memory: raw bytes fill frames, a pool hashes, compares and seals them
+ * on all cores, sealed frames fill parts, and parts go to all vaults while the next one fills. What equals the previous backup
+ * is not stored: the index then names the parts of that one.
  */
 export class PackWriter {
   readonly #options: PackOptions;
   readonly #frames: Semaphore;
   readonly #running = new Set<Promise<void>>();
   readonly #spareFrames: ArrayBuffer[] = [];
+  readonly #table: PartTable;
   readonly #parts: PartWriter;
   readonly #index: IndexWriter;
   #shared: Frame | undefined;
-  #file: OpenFile | undefined;
+  #file: PackedFile | undefined;
   #counter = 0;
   #entries = 0;
   #logicalBytes = 0;
+  #reusedBytes = 0;
   #failure: unknown;
 
   constructor(options: PackOptions) {
     this.#options = options;
     this.#frames = new Semaphore(options.pool.depth);
-    this.#parts = new PartWriter(options);
+    const { previous } = options;
+    const raw = previous?.partBytes.map((part) => part.raw) ?? [];
+    this.#table = new PartTable(previous && { parts: previous.manifest.parts, raw });
+    this.#parts = new PartWriter({ ...options, parts: this.#table });
     this.#index = new IndexWriter((raw) => this.#sealAlone(raw));
   }
 
@@ -82,21 +84,50 @@ export class PackWriter {
     await this.#finishEntry({ ...head, size: 0, extents: [] });
   }
 
-  /** Opens a file of about `expectedBytes`; its content follows with `write`. */
-  async begin(head: EntryHead, expectedBytes: number): Promise<void> {
-    if (this.#file) throw new DrError('internal', 'a file was begun before the one before it was ended');
+  /** Opens a file of about `expectedBytes`; its content follows with `write`. What equals `previous` is not stored again. */
+  async begin(head: EntryHead, expectedBytes: number, previous?: PreviousEntry): Promise<void> {
+    const ownFrames = expectedBytes > SHARED_FRAME_FILE_BYTES;
+    const blockBytes = ownFrames ? this.#options.blockBytes : undefined;
     // A small file stays whole in one frame: it is then restored, compared and addressed as one run.
-    if (
-      expectedBytes <= SHARED_FRAME_FILE_BYTES &&
-      this.#shared &&
-      this.#shared.used + expectedBytes > FRAME_RAW_BYTES
-    ) {
-      const full = this.#shared;
-      this.#shared = undefined;
-      await this.#seal(full);
+    if (!ownFrames) await this.#makeRoom(expectedBytes);
+    const comparable = previous?.entry.blockBytes === blockBytes ? previous : undefined;
+    const keepDigests = this.#options.sink !== undefined;
+    this.#open(new PackedFile({ head, blockBytes, previous: comparable, keepDigests }, ownFrames));
+  }
+
+  /**
+   * Opens a file of `size` bytes of which only the `blocks` (numbers of blocks of `previous.entry.blockBytes`, ascending) have changed: their
+   * content follows with `write`, in this order. All others are those of `previous`, which must be whole; beyond its end they are zeros.
+   */
+  async overlay(head: EntryHead, previous: PreviousEntry, size: number, blocks: readonly number[]): Promise<void> {
+    const { blockBytes } = previous.entry;
+    if (blockBytes === undefined || !previous.isWhole) {
+      throw new DrError('internal', 'a file is laid over one that cannot be used by blocks');
     }
-    this.#file = { head, extents: [], size: 0, outstanding: 1, own: undefined };
-    if (expectedBytes > SHARED_FRAME_FILE_BYTES) this.#file.own = this.#newFrame();
+    const changedBytes = blocks.length * blockBytes;
+    const ownFrames = changedBytes > SHARED_FRAME_FILE_BYTES;
+    if (!ownFrames) await this.#makeRoom(changedBytes);
+    const keepDigests = this.#options.sink !== undefined;
+    const file = new PackedFile({ head, blockBytes, previous, overlay: { size, blocks }, keepDigests }, ownFrames);
+    this.#open(file);
+    this.#logicalBytes += size;
+  }
+
+  /** Adds a file whose content is known to be that of `previous`, which must be whole, without reading it. */
+  async reuse(head: EntryHead, previous: PreviousEntry, stat?: StatFacts): Promise<void> {
+    this.#throwIfFailed();
+    const { size, checksum, blockBytes, extents } = previous.entry;
+    if (checksum === undefined || !previous.isWhole) {
+      throw new DrError('internal', 'content that must be stored again was to be used again');
+    }
+    const block = blockBytes === undefined ? {} : { blockBytes };
+    const entry: IndexEntry = { ...head, ...block, size, checksum, extents: this.#fromEarlier(extents) };
+    this.#logicalBytes += size;
+    const digests =
+      blockBytes !== undefined && this.#options.sink
+        ? previous.blockDigests(0, Math.ceil(size / blockBytes))
+        : undefined;
+    await this.#finishEntry(entry, digests, stat);
   }
 
   /** Appends content (copied before the call returns its promise). Resolves when there is room for more. */
@@ -104,36 +135,36 @@ export class PackWriter {
     this.#throwIfFailed();
     for (let at = 0; at < chunk.length; ) {
       const file = this.#openFile();
-      let frame = file.own;
-      if (!frame) {
-        this.#shared ??= this.#newFrame();
-        frame = this.#shared;
-      }
-      const length = Math.min(chunk.length - at, FRAME_RAW_BYTES - frame.used);
+      const frame = await this.#frameOf(file);
+      const length = Math.min(file.room(chunk.length - at), FRAME_RAW_BYTES - frame.used);
       frame.content.set(chunk.subarray(at, at + length), frame.used);
-      this.#addSlice(frame, file, length);
+      const before = file.size;
+      file.take(frame, length);
+      this.#logicalBytes += file.size - before;
       at += length;
-      if (frame.used === FRAME_RAW_BYTES) {
-        if (file.own) file.own = undefined;
-        else this.#shared = undefined;
-        await this.#seal(frame);
-        // What follows in this file has filled a frame already, so it deserves its own.
-        file.own = this.#newFrame();
-      }
     }
   }
 
   /** Leaves a hole of `length` bytes at the current position of the open file. */
-  hole(length: number): void {
+  async hole(length: number): Promise<void> {
     const file = this.#openFile();
-    file.size += length;
-    this.#logicalBytes += length;
+    // A file compared by blocks has holes of whole blocks: what is beside them is stored as zeros.
+    const block = file.blockBytes ?? 1;
+    const before = Math.min(length, (block - (file.position % block)) % block);
+    const after = (length - before) % block;
+    if (before > 0) await this.write(new Uint8Array(before));
+    file.skip(length - before - after);
+    this.#logicalBytes += length - before - after;
+    if (after > 0) await this.write(new Uint8Array(after));
   }
 
-  /** Ends the open file; its real size is what was written. Returns that size. */
-  async end(): Promise<number> {
+  /** Ends the open file; its real size is what was written. Returns that size. `stat`: what proves next time that it is unchanged. */
+  async end(stat?: StatFacts): Promise<number> {
     const file = this.#openFile();
+    file.requireComplete();
     this.#file = undefined;
+    file.ended = true;
+    file.stat = stat;
     const tail = file.own;
     file.own = undefined;
     if (tail && tail.used > 0) await this.#seal(tail);
@@ -151,13 +182,16 @@ export class PackWriter {
     await this.#parts.close();
     await this.#drain();
     const index = await this.#writeIndex();
-    const { parts } = this.#parts;
+    const { parts, own, usage } = this.#table;
     return {
       parts,
+      ownParts: own,
+      partBytes: usage,
       index,
       entries: this.#entries,
       logicalBytes: this.#logicalBytes,
-      storedBytes: parts.reduce((sum, part) => sum + part.size, index.size),
+      reusedBytes: this.#reusedBytes,
+      storedBytes: own.reduce((sum, part) => sum + part.size, index.size),
       contentDigest: this.#index.contentDigest,
     };
   }
@@ -167,27 +201,48 @@ export class PackWriter {
     await Promise.allSettled(this.#running);
   }
 
-  #openFile(): OpenFile {
+  #open(file: PackedFile): void {
+    if (this.#file) throw new DrError('internal', 'a file was begun before the one before it was ended');
+    this.#file = file;
+  }
+
+  #openFile(): PackedFile {
     if (!this.#file) throw new DrError('internal', 'content was written with no file open');
     return this.#file;
   }
 
-  #newFrame(): Frame {
-    const buffer = this.#spareFrames.pop() ?? new ArrayBuffer(FRAME_RAW_BYTES + FRAME_OVERHEAD_BYTES);
-    return { buffer, content: new Uint8Array(buffer, FRAME_HEADER_BYTES, FRAME_RAW_BYTES), used: 0, slices: [] };
+  /** Sends the shared frame off when `bytes` do not fit any more. */
+  async #makeRoom(bytes: number): Promise<void> {
+    const full = this.#shared;
+    if (!full || full.used + bytes <= FRAME_RAW_BYTES) return;
+    this.#shared = undefined;
+    await this.#seal(full);
   }
 
-  #addSlice(frame: Frame, file: OpenFile, length: number): void {
-    const last = frame.slices.at(-1);
-    if (last && last.file === file && last.position + last.length === file.size) {
-      last.length += length;
-    } else {
-      frame.slices.push({ file, position: file.size, rawOffset: frame.used, length });
-      file.outstanding++;
+  /** The frame that the next byte of the file goes to. A full one is sealed only now: whether its file has ended is known now. */
+  async #frameOf(file: PackedFile): Promise<Frame> {
+    if (!file.ownFrames && this.#shared?.used === FRAME_RAW_BYTES) {
+      const full = this.#shared;
+      this.#shared = undefined;
+      // What follows in a file that has filled a frame deserves its own.
+      file.ownFrames = full.runs.at(-1)?.file === file;
+      await this.#seal(full);
     }
-    frame.used += length;
-    file.size += length;
-    this.#logicalBytes += length;
+    if (!file.ownFrames) {
+      this.#shared ??= this.#newFrame();
+      return this.#shared;
+    }
+    if (file.own && file.leaves(file.own)) {
+      const full = file.own;
+      file.own = undefined;
+      await this.#seal(full);
+    }
+    file.own ??= this.#newFrame();
+    return file.own;
+  }
+
+  #newFrame(): Frame {
+    return newFrame(this.#spareFrames.pop());
   }
 
   /** Hands a frame to the pool; waits only when as many frames are under way as the pool can use. */
@@ -204,41 +259,57 @@ export class PackWriter {
       kind: 'seal-in-place',
       buffer: frame.buffer,
       length: frame.used,
-      slices: frame.slices.map(({ rawOffset, length }) => [rawOffset, length] as const),
+      runs: frame.runs.map((run) => ({
+        offset: run.rawOffset,
+        length: run.length,
+        blockBytes: run.file.blockBytes,
+        previous: run.file.previousDigests(run),
+      })),
       counter,
       context: backupId,
       secret: key?.secret,
       level: compressionLevel,
     });
-    const { part, offset, stored } = await this.#parts.append(new Uint8Array(sealed.buffer, 0, sealed.frameBytes));
+    const placed =
+      sealed.frameBytes === 0
+        ? undefined
+        : await this.#parts.append(new Uint8Array(sealed.buffer, 0, sealed.frameBytes), sealed.length);
     this.#spareFrames.push(sealed.buffer);
-    for (const [i, slice] of frame.slices.entries()) {
-      slice.file.extents.push({
-        position: slice.position,
-        length: slice.length,
-        part,
-        frameOffset: offset,
-        frameLength: sealed.frameBytes,
-        counter,
-        rawOffset: slice.rawOffset,
-        digest: Buffer.from(sealed.digests.subarray(32 * i, 32 * i + 32)),
-      });
-      await this.#settle(slice.file);
-    }
-    await stored;
+    const at = placed && {
+      part: placed.part,
+      frameOffset: placed.offset,
+      frameLength: sealed.frameBytes,
+      counter,
+    };
+    placeRuns(frame.runs, sealed, at, (extents) => this.#fromEarlier(extents));
+    for (const { file } of frame.runs) await this.#settle(file);
+    await placed?.stored;
+  }
+
+  /** Extents of the previous backup as this one names their parts. */
+  #fromEarlier(extents: readonly Extent[]): Extent[] {
+    return extents.map((extent) => ({ ...extent, part: this.#table.earlier(extent.part) }));
   }
 
   /** One outstanding piece of a file is done; the last one completes its entry. */
-  async #settle(file: OpenFile): Promise<void> {
+  async #settle(file: PackedFile): Promise<void> {
     if (--file.outstanding > 0) return;
-    const extents = file.extents.sort((a, b) => a.position - b.position);
-    const checksum = treeChecksum(extents, file.size);
-    await this.#finishEntry({ ...file.head, size: file.size, extents, checksum });
+    const extents = file.extents((earlier) => this.#fromEarlier(earlier));
+    const { head, blockBytes, size } = file;
+    const block = blockBytes === undefined ? {} : { blockBytes };
+    const entry = { ...head, ...block, size, extents, checksum: treeChecksum(extents, size) };
+    await this.#finishEntry(entry, file.digests(), file.stat);
   }
 
-  async #finishEntry(entry: IndexEntry): Promise<void> {
+  async #finishEntry(entry: IndexEntry, digests?: Buffer, stat?: StatFacts): Promise<void> {
     this.#entries++;
-    await this.#index.add(entry);
+    for (const { part, length } of entry.extents) {
+      this.#table.addLive(part, length);
+      if (!this.#table.isOwn(part)) this.#reusedBytes += length;
+    }
+    const line = encodeEntry(entry);
+    await this.#index.add(entry, line);
+    if (entry.type === 'file') await this.#options.sink?.add(entry, line, digests, stat);
   }
 
   async #writeIndex(): Promise<PackResult['index']> {

@@ -1,11 +1,10 @@
 import { createHash, type Hash } from 'node:crypto';
 import { Semaphore } from '../base/concurrency.ts';
-import { DrError } from '../base/errors.ts';
 import type { DataKey } from '../vault/keys.ts';
 import { layout } from '../vault/layout.ts';
 import type { Mirror } from '../vault/mirror.ts';
 import { FRAME_OVERHEAD_BYTES, FRAME_RAW_BYTES } from '../vault/seal.ts';
-import type { Part } from './manifest.ts';
+import type { PartTable } from './part-table.ts';
 
 /** Parts in memory at once: one that fills and two on their way to the vaults. Bounds memory with the frames being sealed. */
 const PARTS_IN_MEMORY = 3;
@@ -14,6 +13,7 @@ export interface PartOptions {
   readonly resource: string;
   readonly backupId: string;
   readonly mirror: Mirror;
+  readonly parts: PartTable;
   readonly key: DataKey | undefined;
   /** A part is closed when it has reached this many bytes. */
   readonly partBytes: number;
@@ -28,7 +28,7 @@ interface OpenPart {
   bytes: number;
 }
 
-/** Where a frame was put, and the storing of its part if the frame filled it. */
+/** Where a frame was put (`part`: position in the manifest's list), and the storing of its part if the frame filled it. */
 export interface PlacedFrame {
   readonly part: number;
   readonly offset: number;
@@ -40,23 +40,14 @@ export class PartWriter {
   readonly #options: PartOptions;
   readonly #slots = new Semaphore(PARTS_IN_MEMORY);
   readonly #spare: Buffer[] = [];
-  readonly #parts: Array<Part | undefined> = [];
   #open: OpenPart | undefined;
 
   constructor(options: PartOptions) {
     this.#options = options;
   }
 
-  /** All parts, once everything is stored. */
-  get parts(): Part[] {
-    return this.#parts.map((part) => {
-      if (!part) throw new DrError('internal', 'a part of the backup was not stored');
-      return part;
-    });
-  }
-
-  /** Copies a frame into the part that fills; waits while all buffers are on their way to the vaults. */
-  async append(frame: Uint8Array): Promise<PlacedFrame> {
+  /** Copies a frame of `rawBytes` into the part that fills; waits while all buffers are on their way to the vaults. */
+  async append(frame: Uint8Array, rawBytes: number): Promise<PlacedFrame> {
     // Looked at again after each wait: another frame may have opened a part meanwhile, or filled and closed it.
     while (!this.#open) {
       await this.#slots.acquire();
@@ -68,9 +59,10 @@ export class PartWriter {
     part.buffer.set(frame, offset);
     part.hash.update(frame);
     part.bytes += frame.length;
+    this.#options.parts.addRaw(part.number, rawBytes);
     // Closed in the same turn, so that no other frame lands in a part that is full.
     const stored = part.bytes >= this.#options.partBytes ? this.close() : undefined;
-    return { part: part.number, offset, stored };
+    return { part: this.#options.parts.position(part.number), offset, stored };
   }
 
   /** Stores what the last part has. */
@@ -84,13 +76,13 @@ export class PartWriter {
       const objectKey = layout.part(resource, backupId, part.number);
       const digest = part.hash.digest();
       await mirror.create(objectKey, [part.buffer.subarray(0, part.bytes)], signal, digest);
-      this.#parts[part.number] = {
+      this.#options.parts.fill(part.number, {
         key: objectKey,
         size: part.bytes,
         sha256: digest.toString('hex'),
         context: backupId,
         ...(key ? { keyId: key.id } : {}),
-      };
+      });
       // Only now: after a failure a vault may still be reading it.
       this.#spare.push(part.buffer);
     } finally {
@@ -102,6 +94,6 @@ export class PartWriter {
     // The last frame may reach beyond partBytes.
     const room = this.#options.partBytes + FRAME_RAW_BYTES + FRAME_OVERHEAD_BYTES;
     const buffer = this.#spare.pop() ?? Buffer.allocUnsafeSlow(room);
-    return { number: this.#parts.push(undefined) - 1, buffer, hash: createHash('sha256'), bytes: 0 };
+    return { number: this.#options.parts.open(), buffer, hash: createHash('sha256'), bytes: 0 };
   }
 }

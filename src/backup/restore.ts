@@ -3,18 +3,19 @@ import { forEachLimit } from '../base/concurrency.ts';
 import { DrError, fileError } from '../base/errors.ts';
 import type { OnProgress } from '../base/progress.ts';
 import type { KeyRing } from '../vault/keys.ts';
-import type { SliceTarget } from '../vault/seal-jobs.ts';
+import type { RunTarget, SliceTarget } from '../vault/seal-jobs.ts';
 import type { SealPool } from '../vault/seal-pool.ts';
 import type { ObjectStore } from '../vault/store.ts';
+import { extentsProblem } from './extents.ts';
 import { type Extent, type IndexEntry, treeChecksum } from './index-format.ts';
 import { readIndex } from './index-reader.ts';
 import type { Manifest } from './manifest.ts';
+import { type FilePlan, type FramePlan, ReadPlan, type RunPlan } from './restore-plan.ts';
 import { RestoreTarget, secondsOf } from './restore-target.ts';
 import { readReferenced } from './stored-object.ts';
 
-/** One read from a vault takes up to this many bytes and frames: large enough for throughput, small enough for parallelism. */
-const READ_BYTES = 4 * 1024 * 1024;
-const READ_FRAMES = 8;
+/** Data keys read and unwrapped at once: a backup may name those of a hundred earlier ones. */
+const KEYS_IN_FLIGHT = 16;
 /** Slices planned before they are worked off: bounds memory whatever the size of the backup. */
 const BATCH_SLICES = 20_000;
 
@@ -96,30 +97,15 @@ export async function readBackup(
 
 async function openKeys(store: ObjectStore, manifest: Manifest, keyRing: KeyRing): Promise<void> {
   const ids = new Set([manifest.index, ...manifest.parts].flatMap(({ keyId }) => (keyId === undefined ? [] : [keyId])));
-  for (const id of ids) await keyRing.open(store, id);
-}
-
-interface FramePlan {
-  readonly extent: Extent;
-  readonly slices: Array<{ readonly extent: Extent; readonly file: FilePlan }>;
-}
-
-interface FilePlan {
-  readonly entry: IndexEntry;
-  readonly absolute: Buffer | undefined;
-  /** Extents not written yet. */
-  outstanding: number;
-  handle: Promise<FileHandle> | undefined;
-  opened: FileHandle | undefined;
-  /** Bytes written since the last flush, and that flush: it rejects when the disk failed. */
-  unflushed: number;
-  flush: Promise<void> | undefined;
+  await forEachLimit(ids, KEYS_IN_FLIGHT, async (id) => {
+    await keyRing.open(store, id);
+  });
 }
 
 class Restore {
   readonly #options: Omit<RestoreOptions, 'target' | 'owners' | 'relocate'>;
   readonly #target: RestoreTarget | undefined;
-  readonly #frames = new Map<string, FramePlan>();
+  readonly #plan = new ReadPlan();
   readonly #open = new Set<FilePlan>();
   #flushing = false;
   bytes = 0;
@@ -151,26 +137,14 @@ class Restore {
       await this.#handleOf(file, absolute);
       await this.#finish(file);
     }
-    for (const extent of entry.extents) {
-      const id = `${extent.part}:${extent.frameOffset}`;
-      let frame = this.#frames.get(id);
-      if (!frame) {
-        frame = { extent, slices: [] };
-        this.#frames.set(id, frame);
-      }
-      frame.slices.push({ extent, file });
-    }
+    this.#plan.add(file);
     return entry.extents.length + 1;
   }
 
   /** Reads and writes everything planned so far. */
   async work(): Promise<void> {
-    const frames = [...this.#frames.values()].sort(
-      (a, b) => a.extent.part - b.extent.part || a.extent.frameOffset - b.extent.frameOffset,
-    );
-    this.#frames.clear();
     const inFlight = Math.max(6, this.#options.pool.depth + 2);
-    await forEachLimit(runsOf(frames), inFlight, (run) => this.#restoreRun(run));
+    await forEachLimit(this.#plan.take(), inFlight, (frames) => this.#restoreFrames(frames));
   }
 
   /** Closes what is open after a failure. */
@@ -181,9 +155,9 @@ class Restore {
     }
   }
 
-  async #restoreRun(run: readonly FramePlan[]): Promise<void> {
+  async #restoreFrames(planned: readonly FramePlan[]): Promise<void> {
     const { store, manifest, pool, signal, onProgress } = this.#options;
-    const [first, last] = [run[0], run.at(-1)];
+    const [first, last] = [planned[0], planned.at(-1)];
     if (!first || !last) return;
     signal?.throwIfAborted();
     const part = manifest.parts[first.extent.part];
@@ -195,7 +169,7 @@ class Restore {
     const range = { offset, length };
     const bytes = await readReferenced(store, part.key, `a part of backup ${manifest.id}`, { range, signal });
     const frames = [];
-    for (const { extent, slices } of run) {
+    for (const { extent, runs } of planned) {
       frames.push({
         offset: extent.frameOffset - offset,
         length: extent.frameLength,
@@ -203,15 +177,15 @@ class Restore {
         context: part.context,
         secret,
         where: `${where} (bytes ${extent.frameOffset}–${extent.frameOffset + extent.frameLength - 1})`,
-        slices: await Promise.all(slices.map(({ extent: slice, file }) => this.#sliceTarget(slice, file))),
+        runs: await Promise.all(runs.map((run) => this.#runTarget(run))),
       });
     }
     const job = { kind: 'write' as const, bytes: bytes.buffer as ArrayBuffer, byteOffset: bytes.byteOffset, frames };
     const { bytes: written } = await pool.write(job);
     // Not in one expression with the await: other runs add theirs meanwhile.
     this.bytes += written;
-    for (const { slices } of run) {
-      for (const { extent, file } of slices) {
+    for (const { runs } of planned) {
+      for (const { extent, file } of runs.flatMap(({ slices }) => slices)) {
         if (--file.outstanding === 0) await this.#finish(file);
         else this.#flushEarly(file, extent.length);
       }
@@ -225,12 +199,21 @@ class Restore {
     });
   }
 
+  async #runTarget({ extent, blockBytes, slices }: RunPlan): Promise<RunTarget> {
+    return {
+      rawOffset: extent.rawOffset,
+      length: extent.runLength,
+      digest: extent.digest,
+      blockBytes,
+      slices: await Promise.all(slices.map((slice) => this.#sliceTarget(slice.extent, slice.file))),
+    };
+  }
+
   async #sliceTarget(extent: Extent, file: FilePlan): Promise<SliceTarget> {
     const { entry, absolute } = file;
     const common = {
-      rawOffset: extent.rawOffset,
+      skip: extent.skip,
       length: extent.length,
-      digest: extent.digest,
       name: absolute?.toString('utf8') ?? entry.path.toString('utf8'),
     };
     if (!absolute) return { ...common, to: { nowhere: true } };
@@ -287,14 +270,10 @@ class Restore {
     }
   }
 
-  /** Extents must lie in order inside the file and add up to its recorded checksum. */
+  /** Extents must lie in order inside the file and their runs, and add up to its recorded checksum. */
   #checkShape(entry: IndexEntry): void {
-    let end = 0;
-    for (const extent of entry.extents) {
-      if (extent.position < end || extent.digest.length !== 32) throw this.#damaged('extents overlap');
-      end = extent.position + extent.length;
-    }
-    if (end > entry.size) throw this.#damaged('an extent reaches beyond its file');
+    const problem = extentsProblem(entry.extents, entry.size);
+    if (problem !== undefined) throw this.#damaged(problem);
     if (!entry.checksum?.equals(treeChecksum(entry.extents, entry.size))) {
       throw this.#damaged(`the checksum of ${entry.path.toString('utf8')} does not fit its extents`);
     }
@@ -307,24 +286,4 @@ class Restore {
       next: 'Restore from another vault (--vault NAME), then repair this one from it.',
     });
   }
-}
-
-/** Neighbouring frames of a part, joined into reads. */
-function* runsOf(frames: readonly FramePlan[]): Generator<FramePlan[]> {
-  let run: FramePlan[] = [];
-  for (const frame of frames) {
-    const [first, last] = [run[0], run.at(-1)];
-    if (first && last) {
-      const adjacent =
-        frame.extent.part === last.extent.part &&
-        frame.extent.frameOffset === last.extent.frameOffset + last.extent.frameLength &&
-        frame.extent.frameOffset + frame.extent.frameLength - first.extent.frameOffset <= READ_BYTES;
-      if (!adjacent || run.length >= READ_FRAMES) {
-        yield run;
-        run = [];
-      }
-    }
-    run.push(frame);
-  }
-  if (run.length > 0) yield run;
 }

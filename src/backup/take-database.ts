@@ -7,6 +7,7 @@ import type { ObjectStore } from '../vault/store.ts';
 import type { BackupContext, TakenBackup } from './context.ts';
 import type { DatabaseFacts, Note } from './manifest.ts';
 import type { PackWriter } from './pack-writer.ts';
+import type { PreviousBackup } from './previous/previous-backup.ts';
 import { type PackedContent, takeBackup } from './take.ts';
 
 export interface DatabaseSource {
@@ -50,8 +51,8 @@ export async function takeDatabaseBackup(
       kind: 'database',
       source: printableUrl(source.url),
       allowEmpty: false,
-      pack: async (pack) => {
-        const consumer = new ClusterPack(pack, context, source.name);
+      pack: async (pack, previous) => {
+        const consumer = new ClusterPack(pack, context, source.name, previous);
         const options = { label: `dr ${source.name}`, fastCheckpoint: true, manifest: true };
         const { startLsn, endLsn, timeline } = await connection.baseBackup(options, consumer);
         await consumer.end();
@@ -105,14 +106,16 @@ class ClusterPack implements BaseBackupConsumer {
   readonly #pack: PackWriter;
   readonly #context: BackupContext;
   readonly #resource: string;
+  readonly #previous: PreviousBackup | undefined;
   #totalBytes = 0;
   #inFile = false;
   #reportedBytes = 0;
   #detail = '';
   #hasManifest = false;
 
-  constructor(pack: PackWriter, context: BackupContext, resource: string) {
+  constructor(pack: PackWriter, context: BackupContext, resource: string, previous: PreviousBackup | undefined) {
     this.#pack = pack;
+    this.#previous = previous;
     this.#context = context;
     this.#resource = resource;
   }
@@ -135,7 +138,7 @@ class ClusterPack implements BaseBackupConsumer {
     this.#detail = entry.path;
     if (this.#inFile) {
       this.files++;
-      await this.#pack.begin(head, entry.size);
+      await this.#pack.begin(head, entry.size, this.#previous?.lookup(head.path));
     } else {
       await this.#pack.add(entry.linkTarget === undefined ? head : { ...head, target: Buffer.from(entry.linkTarget) });
     }

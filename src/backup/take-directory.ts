@@ -24,13 +24,14 @@ export async function takeDirectoryBackup(
     source: source.path,
     allowEmpty: source.allowEmpty,
     unlessEqualTo: newest,
-    pack: async (pack) => {
+    pack: async (pack, previous) => {
       // What a change after this moment did may be missing, so this is the moment that the backup stands for.
       const recoveryPointMs = context.clock.now();
       const { files, notes } = await packDirectory({
         root: source.path,
         exclude: source.exclude,
         pack,
+        previous,
         signal: context.signal,
         onFile: (detail) =>
           context.onProgress?.({

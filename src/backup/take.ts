@@ -7,6 +7,11 @@ import type { ObjectStore } from '../vault/store.ts';
 import type { BackupContext, TakenBackup } from './context.ts';
 import { encodeManifest, type Manifest, type Note, type ResourceKind } from './manifest.ts';
 import { type PackResult, PackWriter } from './pack-writer.ts';
+import type { PreviousBackup } from './previous/previous-backup.ts';
+
+/** Large files are compared by blocks of this size: PostgreSQL's page, and for other files one that keeps what is known of them small. */
+const DATABASE_BLOCK_BYTES = 8 * 1024;
+const FILE_BLOCK_BYTES = 64 * 1024;
 
 /** What a source of content (a directory, a database) contributes to its backup. */
 export interface PackedContent {
@@ -24,8 +29,10 @@ export interface TakeOptions {
   /** For people: a path or a URL without credentials. */
   readonly source: string;
   readonly allowEmpty: boolean;
-  /** Reads the content into the pack. */
-  readonly pack: (pack: PackWriter) => Promise<PackedContent>;
+  /** Reads the content into the pack; what equals `previous` is not stored again. */
+  readonly pack: (pack: PackWriter, previous: PreviousBackup | undefined) => Promise<PackedContent>;
+  /** The newest backup of this resource, as far as it can be used. */
+  readonly previous?: PreviousBackup | undefined;
   /** An existing backup that makes this one unnecessary when its content is the same. */
   readonly unlessEqualTo?: Manifest | undefined;
   /**
@@ -53,12 +60,14 @@ export async function takeBackup(context: BackupContext, options: TakeOptions): 
     key: created?.key,
     compressionLevel: context.compressionLevel,
     partBytes: context.partBytes,
+    blockBytes: options.kind === 'database' ? DATABASE_BLOCK_BYTES : FILE_BLOCK_BYTES,
+    previous: options.previous,
     signal: context.signal,
   });
   let packed: PackedContent;
   let stored: PackResult;
   try {
-    packed = await options.pack(pack);
+    packed = await options.pack(pack, options.previous);
     if (packed.files === 0 && !options.allowEmpty) {
       throw new DrError('check-failed', `the backup of ${options.resource} captured nothing`, {
         where: options.source,
@@ -96,6 +105,8 @@ export async function takeBackup(context: BackupContext, options: TakeOptions): 
     entries: stored.entries,
     logicalBytes: stored.logicalBytes,
     storedBytes: stored.storedBytes,
+    ...(options.previous ? { previous: { id: options.previous.manifest.id } } : {}),
+    reusedBytes: stored.reusedBytes,
     contentDigest: stored.contentDigest,
     index: stored.index,
     parts: stored.parts,
@@ -108,6 +119,6 @@ export async function takeBackup(context: BackupContext, options: TakeOptions): 
 
 /** Removes what an unnecessary backup has stored. No manifest names it, so a failure here costs space, not safety. */
 async function discard(mirror: Mirror, keyObject: string | undefined, stored: PackResult): Promise<void> {
-  const keys = [...stored.parts.map(({ key }) => key), stored.index.key, ...(keyObject ? [keyObject] : [])];
+  const keys = [...stored.ownParts.map(({ key }) => key), stored.index.key, ...(keyObject ? [keyObject] : [])];
   await Promise.allSettled(mirror.complete.map((store) => store.delete(keys)));
 }

@@ -4,6 +4,7 @@ import { codeOf, fileError, messageOf } from '../base/errors.ts';
 import { globMatcher } from '../base/glob.ts';
 import type { Note } from './manifest.ts';
 import type { EntryHead, PackWriter } from './pack-writer.ts';
+import type { PreviousBackup } from './previous/previous-backup.ts';
 
 const READ_BYTES = 1024 * 1024;
 /** Runs of zeros of this size, at multiples of it, become holes in a file that is sparse. */
@@ -14,6 +15,8 @@ export interface WalkOptions {
   /** Globs on the path relative to the root. */
   readonly exclude: readonly string[];
   readonly pack: PackWriter;
+  /** What it is compared with. */
+  readonly previous?: PreviousBackup | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly onFile?: (relativePath: string) => void;
 }
@@ -132,7 +135,7 @@ class Walk {
       }
       this.#options.onFile?.(relative.toString('utf8'));
       const { pack } = this.#options;
-      await pack.begin(headOf(relative, 'file', before), Number(before.size));
+      await pack.begin(headOf(relative, 'file', before), Number(before.size), this.#options.previous?.lookup(relative));
       const isSparse = before.blocks * 512n < before.size;
       try {
         await this.#content(file, isSparse);
@@ -163,7 +166,7 @@ class Walk {
       }
       for (let at = 0; at < bytesRead; at += HOLE_BYTES) {
         const block = this.#buffer.subarray(at, Math.min(at + HOLE_BYTES, bytesRead));
-        if (block.length === HOLE_BYTES && isZero(block)) pack.hole(block.length);
+        if (block.length === HOLE_BYTES && isZero(block)) await pack.hole(block.length);
         else await pack.write(block);
       }
     }

@@ -2,7 +2,7 @@ import { z } from 'zod';
 import type { Clock } from '../base/clock.ts';
 import { DrError } from '../base/errors.ts';
 import { formatDuration } from '../base/units.ts';
-import { FORMAT_VERSION, layout } from '../vault/layout.ts';
+import { layout, RUN_FORMAT_VERSION } from '../vault/layout.ts';
 import { decodeRecord, encodeRecord } from '../vault/record.ts';
 import type { ObjectStore } from '../vault/store.ts';
 import type { Journal } from './journal.ts';
@@ -30,7 +30,7 @@ export type Answer = z.infer<typeof answerSchema>;
  */
 export async function answerApproval(store: ObjectStore, answer: Omit<Answer, 'format'>): Promise<void> {
   const key = layout.runApproval(answer.runId, answer.step);
-  if ((await store.create(key, encodeRecord({ format: FORMAT_VERSION, ...answer }))) === 'created') return;
+  if ((await store.create(key, encodeRecord({ format: RUN_FORMAT_VERSION, ...answer }))) === 'created') return;
   const first = await readAnswer(store, answer.runId, answer.step);
   throw new DrError(
     'conflict',

@@ -4,7 +4,7 @@ import { DrError, messageOf } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import { redact } from '../base/redact.ts';
 import { retry } from '../base/retry.ts';
-import { FORMAT_VERSION, layout } from '../vault/layout.ts';
+import { layout, RUN_FORMAT_VERSION } from '../vault/layout.ts';
 import { decodeRecord, encodeRecord } from '../vault/record.ts';
 import type { ObjectStore } from '../vault/store.ts';
 import { entrySchema, type JournalEntry, type RunEvent } from './events.ts';
@@ -102,7 +102,7 @@ export class Journal {
     const { store, by, executor, clock, runId } = this.#options;
     const number = this.#entries.length + 1;
     const at = new Date(clock.now()).toISOString();
-    const head = { format: FORMAT_VERSION, runId, number, previous: this.#previous, at, by, executor };
+    const head = { format: RUN_FORMAT_VERSION, runId, number, previous: this.#previous, at, by, executor };
     const entry = entrySchema.parse({ ...head, event: withoutSecrets(event) });
     const state = apply(this.#state, entry);
     const bytes = encodeRecord(entry);
@@ -180,7 +180,7 @@ export async function readJournal(store: ObjectStore, runId: string, signal?: Ab
         next: 'Read it from another vault ("dr runs ID --vault NAME"); start a new run with --new to go on.',
       });
     const record = decodeRecord(bytes, 'a journal entry', where);
-    if (typeof record.format === 'number' && record.format > FORMAT_VERSION) {
+    if (typeof record.format === 'number' && record.format > RUN_FORMAT_VERSION) {
       throw new DrError('refused', `run ${runId} was written by a newer dr (format ${record.format})`, {
         where,
         next: 'Use that version of dr, or a newer one.',

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { DrError } from '../base/errors.ts';
-import { FORMAT_VERSION, layout } from '../vault/layout.ts';
+import { layout, RUN_FORMAT_VERSION } from '../vault/layout.ts';
 import { decodeRecord, encodeRecord } from '../vault/record.ts';
 import { sha256 } from '../vault/seal.ts';
 import type { ObjectStore } from '../vault/store.ts';
@@ -237,7 +237,7 @@ export async function readReport(store: ObjectStore, runId: string, signal?: Abo
   const key = layout.runReport(runId, 'json');
   const where = `${store.location}/${key}`;
   const record = decodeRecord(await store.read(key, undefined, { signal }), 'the report', where);
-  if (typeof record.format === 'number' && record.format > FORMAT_VERSION)
+  if (typeof record.format === 'number' && record.format > RUN_FORMAT_VERSION)
     throw new DrError('refused', 'this report was written by a newer dr', {
       where,
       next: 'Use that version or a newer one.',

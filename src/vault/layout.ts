@@ -1,8 +1,11 @@
 /**
- * Where everything lies in a vault (format 1). Names that sort in time order let a listing answer "newest" by its end.
- * `docs/format.md` is the description for people.
+ * The format of backups (manifest and index) and of the vaults that hold them; older ones are read. Names that sort in time order let a
+ * listing answer "newest" by its end. `docs/format.md` is the description for people.
  */
-export const FORMAT_VERSION = 1;
+export const FORMAT_VERSION = 2;
+
+/** The format of what runs of runbooks write: journals, approvals, reports. */
+export const RUN_FORMAT_VERSION = 1;
 
 export const layout = {
   /** Says that this prefix is a `dr` vault, of which format and of which system. Created at enrolment. */

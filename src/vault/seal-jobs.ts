@@ -33,28 +33,61 @@ export interface SealInPlaceJob {
   /** Raw content behind the first FRAME_HEADER_BYTES; FRAME_OVERHEAD_BYTES longer than the content. */
   readonly buffer: ArrayBuffer;
   readonly length: number;
-  /** Offset in the raw content and length of each slice of which the digest is wanted. */
-  readonly slices: ReadonlyArray<readonly [offset: number, length: number]>;
+  /** In the order of their offsets, without gaps between them. */
+  readonly runs: readonly SealRun[];
   readonly counter: number;
   readonly context: string;
   readonly secret: Uint8Array | undefined;
   readonly level: number;
 }
 
-export interface SealInPlaceResult {
-  /** The buffer given back; the frame begins it. */
-  readonly buffer: ArrayBuffer;
-  readonly frameBytes: number;
-  /** SHA-256 of each slice, 32 bytes each. */
-  readonly digests: Uint8Array;
+/** Consecutive raw bytes of one file: what gets one digest. */
+export interface SealRun {
+  readonly offset: number;
+  readonly length: number;
+  /** Compared and hashed by blocks of this many bytes. */
+  readonly blockBytes?: number | undefined;
+  /**
+   * What is known of the same place in the previous backup: the first 16 bytes of the SHA-256 of each block, or without blocks the 32 bytes
+   * of the whole. What equals it is not sealed.
+   */
+  readonly previous?: Uint8Array | undefined;
 }
 
-/** Where one slice of a frame goes: into an open file, or as the whole content of a new one. */
-export interface SliceTarget {
+/** What is left of the runs of a frame when all that has not changed is taken out. */
+export interface KeptRuns {
+  /** Raw bytes left. */
+  readonly length: number;
+  /** Of what is left of each run (of the whole run where it has no blocks), 32 bytes each. */
+  readonly digests: Uint8Array;
+  /** First 16 bytes of the SHA-256 of every block of every run; zeros for a run without blocks. */
+  readonly blockDigests: Uint8Array;
+  /** For each of these blocks 1 if it is left, else 0. */
+  readonly changed: Uint8Array;
+}
+
+export interface SealInPlaceResult extends KeptRuns {
+  /** The buffer given back; the frame begins it. */
+  readonly buffer: ArrayBuffer;
+  /** 0 when nothing has changed: there is no frame then. */
+  readonly frameBytes: number;
+}
+
+/** A run of a frame and where its pieces go. */
+export interface RunTarget {
   readonly rawOffset: number;
   readonly length: number;
-  /** Expected SHA-256, 32 bytes. */
+  /** Expected digest, 32 bytes: SHA-256, or with `blockBytes` the SHA-256 over those of its blocks. */
   readonly digest: Uint8Array;
+  readonly blockBytes: number | undefined;
+  readonly slices: readonly SliceTarget[];
+}
+
+/** Where one slice of a run goes: into an open file, or as the whole content of a new one. */
+export interface SliceTarget {
+  /** Offset in the run. */
+  readonly skip: number;
+  readonly length: number;
   readonly to:
     | { readonly fd: number; readonly position: number }
     | { readonly create: Uint8Array; readonly attributes: FileAttributes }
@@ -83,7 +116,7 @@ export interface WriteJob {
     readonly context: string;
     readonly secret: Uint8Array | undefined;
     readonly where: string;
-    readonly slices: readonly SliceTarget[];
+    readonly runs: readonly RunTarget[];
   }>;
 }
 

@@ -16,6 +16,7 @@ import type {
   WriteJob,
   WriteResult,
 } from './seal-jobs.ts';
+import { keepChanged, runDigest } from './seal-runs.ts';
 
 /**
  * The page cache takes writes in pieces of this size. For larger ones it looks for large free pieces of memory: 1 MiB took up to twice
@@ -33,9 +34,10 @@ function seal(job: SealJob): { result: SealResult; transfer: ArrayBuffer[] } {
 
 function sealInPlace(job: SealInPlaceJob): { result: SealInPlaceResult; transfer: ArrayBuffer[] } {
   const bytes = new Uint8Array(job.buffer);
-  const digests = digestsOf(bytes.subarray(FRAME_HEADER_BYTES, FRAME_HEADER_BYTES + job.length), job.slices);
-  const frameBytes = sealFrameInPlace(bytes, job.length, job.counter, job, job.level);
-  return { result: { buffer: job.buffer, frameBytes, digests }, transfer: [job.buffer] };
+  const raw = bytes.subarray(FRAME_HEADER_BYTES, FRAME_HEADER_BYTES + job.length);
+  const kept = keepChanged(raw, job.runs);
+  const frameBytes = kept.length === 0 ? 0 : sealFrameInPlace(bytes, kept.length, job.counter, job, job.level);
+  return { result: { buffer: job.buffer, frameBytes, ...kept }, transfer: [job.buffer] };
 }
 
 function digestsOf(raw: Uint8Array, slices: SealJob['slices']): Uint8Array {
@@ -51,16 +53,18 @@ function write(job: WriteJob): WriteResult {
   for (const frame of job.frames) {
     const sealed = new Uint8Array(job.bytes, job.byteOffset + frame.offset, frame.length);
     const raw = openFrame(sealed, frame.counter, frame, frame.where);
-    for (const slice of frame.slices) {
-      const content = raw.subarray(slice.rawOffset, slice.rawOffset + slice.length);
-      if (content.length !== slice.length || !sha256(content).equals(slice.digest)) {
-        throw new DrError('corrupt', `the content of ${slice.name} does not match its checksum`, {
+    for (const run of frame.runs) {
+      const content = raw.subarray(run.rawOffset, run.rawOffset + run.length);
+      if (content.length !== run.length || !runDigest(content, run.blockBytes).equals(run.digest)) {
+        throw new DrError('corrupt', `the content of ${run.slices[0]?.name} does not match its checksum`, {
           where: frame.where,
           next: 'Restore from another vault (--vault NAME), then repair this one from it.',
         });
       }
-      writeSlice(slice, content);
-      bytes += slice.length;
+      for (const slice of run.slices) {
+        writeSlice(slice, content.subarray(slice.skip, slice.skip + slice.length));
+        bytes += slice.length;
+      }
     }
     // Without encryption and compression it is a view of what was read.
     if (raw.buffer !== job.bytes) freeBuffer(raw);

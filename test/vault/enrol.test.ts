@@ -39,7 +39,7 @@ it('makes an empty place a vault once, with its documents, and finds it again', 
   const documents = { [layout.format]: '# Format 1', [layout.restoreScript]: 'restore()' };
   const first = await enrolVault(store, { systemName: 'orders', documents, now: () => Date.UTC(2026, 0, 2) });
   expect(first).toMatchObject({
-    format: 1,
+    format: 2,
     system: 'orders',
     createdAt: '2026-01-02T00:00:00.000Z',
     created: true,
@@ -129,7 +129,7 @@ it('goes on where a killed enrolment left its probes', async () => {
 
 it('refuses a vault of a newer dr and calls a damaged marker corrupt, for backup and restore alike', async () => {
   const newer = memory();
-  await newer.create(layout.marker, Buffer.from(JSON.stringify({ format: 2, id: 'x', createdAt: 'x', more: 1 })));
+  await newer.create(layout.marker, Buffer.from(JSON.stringify({ format: 3, id: 'x', createdAt: 'x', more: 1 })));
   for (const work of [enrolVault, checkVault]) {
     await expect(work(newer)).rejects.toMatchObject({ kind: 'refused', message: expect.stringContaining('newer dr') });
   }

@@ -1,0 +1,46 @@
+import type { IndexEntry } from '../index-format.ts';
+import type { Manifest } from '../manifest.ts';
+
+/** Bytes kept of the SHA-256 of each block, to find out whether it has changed. */
+export const BLOCK_DIGEST_BYTES = 16;
+
+/** What a file system said of a file whose content was read: equal facts prove equal content. */
+export interface StatFacts {
+  readonly size: bigint;
+  readonly mtimeNs: bigint;
+  readonly ctimeNs: bigint;
+  readonly ino: bigint;
+  readonly dev: bigint;
+}
+
+/** A file as the previous backup has it. */
+export interface PreviousEntry {
+  /** Its extents name parts by their position in the previous manifest's list. */
+  readonly entry: IndexEntry;
+  /** Absent where they prove nothing. */
+  readonly stat?: StatFacts | undefined;
+  /** True when all of its content can be used again: `reuse` and `overlay` need that. */
+  readonly isWhole: boolean;
+  /**
+   * The first BLOCK_DIGEST_BYTES of the SHA-256 of `count` blocks of `entry.blockBytes`, from block `first` on. Zeros, which no digest is,
+   * for holes, beyond the end, and for blocks whose content must be stored again.
+   */
+  blockDigests(first: number, count: number): Buffer;
+}
+
+/** The newest backup of a resource, with what a new one may use of it. */
+export interface PreviousBackup {
+  readonly manifest: Manifest;
+  /** True when every part that it names can be used again. */
+  readonly isWhole: boolean;
+  /** Raw bytes stored in each of its parts, and those that it still uses; by position in its manifest's list. */
+  readonly partBytes: ReadonlyArray<{ readonly raw: number; readonly live: number }>;
+  /** What it has under this path, if that is a file; undefined too when what is known of it is damaged: it is then stored again. */
+  lookup(path: Buffer): PreviousEntry | undefined;
+}
+
+/** Takes what the next backup will want to know of a file. */
+export interface EntrySink {
+  /** `line`: the entry as the index has it. `digests`: of its blocks, BLOCK_DIGEST_BYTES each, as `PreviousEntry.blockDigests` gives them. */
+  add(entry: IndexEntry, line: string, digests: Buffer | undefined, stat: StatFacts | undefined): Promise<void> | void;
+}
