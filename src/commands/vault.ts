@@ -1,6 +1,8 @@
 import { examineVault, type VaultCheck } from '../backup/care/check-vault.ts';
 import type { VaultProblem } from '../backup/care/check-vault-findings.ts';
+import { describeLoss } from '../backup/care/losses.ts';
 import { repairVault, type VaultRepair } from '../backup/care/repair-vault.ts';
+import { everything, sampleOfSeed } from '../backup/care/sample.ts';
 import { listVaults } from '../backup/care/vault-contents.ts';
 import { DrError, type ErrorKind, isAbort } from '../base/errors.ts';
 import { redact } from '../base/redact.ts';
@@ -47,8 +49,10 @@ async function list(context: CommandContext): Promise<CommandResult> {
 async function check(context: CommandContext, config: Config, options: CareOptions): Promise<CommandResult> {
   const { readData, share, seed = new Date(context.clock.now()).toISOString().slice(0, 10) } = options;
   const checks: VaultCheck[] = [];
-  const failed = await forVaults(context, config, options.name, async (common) => {
-    checks.push(await examineVault({ ...common, data: readData ? { share, seed } : undefined }));
+  const failed = await forVaults(context, config, options.name, async (common, { keyRing }) => {
+    const opens = readData && (config.encryption === 'none' || !keyRing.isEmpty);
+    const data = readData ? sampleOfSeed(share, seed) : undefined;
+    checks.push(await examineVault({ ...common, data, keyRing: opens ? keyRing : undefined }));
   });
   const failure = failureOf(checks, failed);
   return {
@@ -66,14 +70,15 @@ async function check(context: CommandContext, config: Config, options: CareOptio
 async function repair(context: CommandContext, config: Config, options: CareOptions): Promise<CommandResult> {
   const repairs: VaultRepair[] = [];
   const failed = await forVaults(context, config, options.name, async (common) => {
-    repairs.push(await repairVault({ ...common, data: { share: 1, seed: '' }, log: context.log }));
+    repairs.push(await repairVault({ ...common, data: everything, log: context.log }));
   });
   const failure = failureOf(
     repairs.map(({ check }) => check),
     failed,
   );
-  const plain = repairs.map(({ failed, check, ...rest }) => ({
+  const plain = repairs.map(({ failed, losses, check, ...rest }) => ({
     ...rest,
+    losses: losses.map((loss) => ({ ...loss, text: describeLoss(loss) })),
     failed: failed.map(({ key, error }) => ({ key, error: reportError(error) })),
     check: plainCheck(check),
   }));
@@ -119,7 +124,7 @@ async function forVaults(
   context: CommandContext,
   config: Config,
   name: string | undefined,
-  work: (common: Parameters<typeof examineVault>[0]) => Promise<void>,
+  work: (common: Parameters<typeof examineVault>[0], world: World) => Promise<void>,
 ): Promise<readonly FailedVault[]> {
   const { clock, log, signal, onProgress } = context;
   await using world: World = await openWorld(context, { vaults: 'read' });
@@ -131,7 +136,7 @@ async function forVaults(
     const store: ObjectStore = openVault(vault, log);
     try {
       const others = world.stores.filter((other) => other.name !== vault.name);
-      await work({ store, others, policies, documents, clock, onProgress, signal });
+      await work({ store, others, policies, documents, clock, onProgress, signal }, world);
     } catch (error) {
       if (name !== undefined || signal.aborted || isAbort(error) || !(error instanceof DrError)) throw error;
       failed.push({ vault: vault.name, error });

@@ -1,8 +1,9 @@
 import type { VaultCheck } from '../backup/care/check-vault.ts';
 import type { VaultProblem } from '../backup/care/check-vault-findings.ts';
+import { describeLoss } from '../backup/care/losses.ts';
 import type { VaultRepair } from '../backup/care/repair-vault.ts';
 import type { HeldResource, HeldWal, VaultList } from '../backup/care/vault-contents.ts';
-import { messageOf } from '../base/errors.ts';
+import { DrError, messageOf } from '../base/errors.ts';
 import { formatBytes } from '../base/units.ts';
 import { type Column, printable, renderTable } from './table.ts';
 import { count, formatAge, list } from './values.ts';
@@ -71,9 +72,11 @@ export function renderVaultChecks(
 }
 
 function checkLines(check: VaultCheck): string[] {
-  const { vault, objects, bytes, readBytes, problems, moreProblems, foreign, moreForeign, orphans, notes } = check;
+  const { vault, objects, bytes, readBytes, opened, problems, moreProblems, foreign, moreForeign, orphans, notes } =
+    check;
   const total = problems.length + moreProblems;
-  const read = readBytes > 0 ? `, ${formatBytes(readBytes)} of content read` : '';
+  const seen = opened ? ` and ${formatBytes(opened.bytes)} opened` : '';
+  const read = readBytes > 0 ? `, ${formatBytes(readBytes)} of content read${seen}` : '';
   const verdict = total === 0 ? 'nothing is missing or damaged' : `${count(total, 'problem')}`;
   const lines = [`Vault ${vault}: ${verdict} (${count(objects, 'object')}, ${formatBytes(bytes)}${read}).`];
   lines.push(...problems.slice(0, SHOWN).flatMap(problemLines));
@@ -84,6 +87,12 @@ function checkLines(check: VaultCheck): string[] {
   if (orphans.objects > 0) {
     lines.push(
       `  ${count(orphans.objects, 'object')} of no backup (${formatBytes(orphans.bytes)}): of one that runs or was interrupted; retention removes what is old.`,
+    );
+  }
+  if (opened && opened.closedKeys > 0) {
+    const keys = count(opened.closedKeys, 'data key');
+    lines.push(
+      `  Note: ${keys} cannot be opened with the identity given: what they seal was only compared with its SHA-256.`,
     );
   }
   for (const note of notes) lines.push(`  Note: ${printable(note)}`);
@@ -107,7 +116,7 @@ export function renderVaultRepairs(repairs: readonly VaultRepair[]): string {
     .trimEnd();
 }
 
-function repairLines({ vault, mended, copied, walCopied, failed, check }: VaultRepair): string[] {
+function repairLines({ vault, mended, copied, walCopied, failed, losses, check }: VaultRepair): string[] {
   const done = [
     ...(mended.length > 0 ? [`${count(mended.length, 'object')} mended`] : []),
     ...(copied.length > 0
@@ -124,8 +133,11 @@ function repairLines({ vault, mended, copied, walCopied, failed, check }: VaultR
   const total = check.problems.length + check.moreProblems;
   if (total === 0) return [...lines, '  The check afterwards finds nothing missing or damaged.'];
   lines.push(`  STILL WRONG: ${count(total, 'problem')}`, ...check.problems.slice(0, SHOWN).flatMap(problemLines));
-  for (const { key, error } of failed.slice(0, SHOWN))
+  for (const { key, error } of failed.slice(0, SHOWN)) {
     lines.push(`  ${printable(key)}: ${printable(messageOf(error))}`);
+    if (error instanceof DrError && error.next !== undefined) lines.push(`    ${printable(error.next)}`);
+  }
+  for (const loss of losses) lines.push(`  LOST ${printable(describeLoss(loss))}`);
   return lines;
 }
 

@@ -85,7 +85,7 @@ describe('dr vault list', () => {
 describe('dr vault check and repair', () => {
   test('whole vaults are told to be whole', async () => {
     const checked = await dr('vault', 'check', '--read-data');
-    expect(checked.stdout).toMatch(/^Vault east: nothing is missing or damaged \(.* of content read\)\./);
+    expect(checked.stdout).toMatch(/^Vault east: nothing is missing or damaged \(.* of content read and .* opened\)\./);
     expect(checked).toMatchObject({ code: 0, stdout: expect.stringMatching(/\nVault west: nothing/) });
     expect((await dr('vault', 'repair')).stdout).toMatch(/Vault west: nothing to mend\./);
   });

@@ -1,15 +1,17 @@
-import { createHash } from 'node:crypto';
 import { DrError, isAbort, messageOf } from '../../base/errors.ts';
 import type { OnProgress } from '../../base/progress.ts';
 import type { Lsn } from '../../postgres/lsn.ts';
 import type { ObjectStore } from '../../vault/store.ts';
+import type { Opener } from './check-vault-open.ts';
+import type { Content } from './expected-parts.ts';
 
 /** What an object is to a vault; repair mends each in its own way. A hint is written anew by itself. */
 export type ObjectClass = 'marker' | 'document' | 'manifest' | 'content' | 'key' | 'wal' | 'record' | 'lease' | 'hint';
 
 /** One object of a vault that is not as it should be. */
 export interface VaultProblem {
-  readonly state: 'missing' | 'damaged';
+  /** `unlisted`: it is there, and the store's listings do not show it; only whoever runs the store can mend that. */
+  readonly state: 'missing' | 'damaged' | 'unlisted';
   readonly kind: ObjectClass;
   /** Of WAL that is missing: the first segment of the hole. */
   readonly key: string;
@@ -17,7 +19,7 @@ export interface VaultProblem {
   /** Backups, recovery windows and records that need it, for people; at most `MOST_TOUCHED`, then how many more. */
   readonly touches: readonly string[];
   /** Of content: what its manifest says. */
-  readonly content?: { readonly size: number; readonly sha256: string } | undefined;
+  readonly content?: Content | undefined;
   /** Of missing WAL: its lineage, and where the oldest base backup of it begins to need WAL. */
   readonly lineage?: { readonly systemId: string; readonly from: Lsn; readonly segmentBytes: number } | undefined;
 }
@@ -37,8 +39,17 @@ export interface CheckContext {
   readonly settledMs: number;
   /** Whether the content of this object is read as well. */
   readonly reads: (key: string) => boolean;
+  /** Opens what was read, where the keys are at hand; throws `corrupt`. */
+  readonly opener?: Opener | undefined;
   readonly findings: Findings;
   readonly signal?: AbortSignal | undefined;
+}
+
+/** What there is to do, as far as it was counted before. */
+export interface Extent {
+  readonly objects: number;
+  /** Bytes of content that will be read; 0 when only names and records are looked at. */
+  readonly bytes: number;
 }
 
 /** Collects what a check finds, in bounded memory. */
@@ -52,24 +63,61 @@ export class Findings {
   bytes = 0;
   readBytes = 0;
   orphans = { objects: 0, bytes: 0 };
+  readonly #reported = new Set<string>();
   readonly #task: string;
   readonly #onProgress: OnProgress | undefined;
+  readonly #extent: Extent;
 
-  constructor(task: string, onProgress: OnProgress | undefined) {
+  constructor(task: string, onProgress: OnProgress | undefined, extent: Extent = { objects: 0, bytes: 0 }) {
     this.#task = task;
     this.#onProgress = onProgress;
+    this.#extent = extent;
   }
 
   /** An object was found in a listing. */
   listed(key: string, size: number): void {
     this.objects++;
     this.bytes += size;
-    this.#onProgress?.({ task: this.#task, done: this.objects, total: 0, unit: 'objects', detail: key });
+    this.#tell(key);
+  }
+
+  /** Content was read and compared. */
+  read(key: string, bytes: number): void {
+    this.readBytes += bytes;
+    this.#tell(key);
+  }
+
+  /** What is read takes the time; where nothing is, the objects do. */
+  #tell(detail: string): void {
+    if (!this.#onProgress) return;
+    const { objects, bytes } = this.#extent;
+    const what =
+      bytes > 0
+        ? ({ done: this.readBytes, total: Math.max(bytes, this.readBytes), unit: 'bytes' } as const)
+        : ({
+            done: this.objects,
+            total: objects === 0 ? 0 : Math.max(objects, this.objects),
+            unit: 'objects',
+          } as const);
+    this.#onProgress({ task: this.#task, ...what, detail });
+  }
+
+  /** True when further problems are only counted. */
+  get isFull(): boolean {
+    return this.problems.length >= MOST_PROBLEMS;
+  }
+
+  isReported(key: string): boolean {
+    return this.#reported.has(key);
   }
 
   problem(problem: VaultProblem): void {
-    if (this.problems.length >= MOST_PROBLEMS) this.moreProblems++;
-    else this.problems.push({ ...problem, touches: shortened(problem.touches) });
+    if (this.isFull) {
+      this.moreProblems++;
+      return;
+    }
+    this.#reported.add(problem.key);
+    this.problems.push({ ...problem, touches: shortened(problem.touches) });
   }
 
   /** Notes damage that an error tells about; anything but damage is thrown on. Newer formats are no damage. */
@@ -106,12 +154,6 @@ export async function compare(context: CheckContext, other: ObjectStore, work: (
     const note = `vault ${other.name} could not be compared: ${messageOf(error)}`;
     if (!context.findings.notes.includes(note)) context.findings.notes.push(note);
   }
-}
-
-/** Chooses a share of all keys, always the same ones for one seed. */
-export function sampler(share: number, seed: string): (key: string) => boolean {
-  if (share >= 1) return () => true;
-  return (key) => createHash('sha256').update(`${seed}\0${key}`).digest().readUInt32BE(0) < share * 2 ** 32;
 }
 
 function shortened(names: readonly string[]): readonly string[] {

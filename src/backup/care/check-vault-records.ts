@@ -6,7 +6,7 @@ import { readLease } from '../../vault/lease-record.ts';
 import { decodeRecord } from '../../vault/record.ts';
 import { sha256 } from '../../vault/seal.ts';
 import { everyBackup, type VaultSurvey } from '../retention/collect-survey.ts';
-import { names } from './check-vault-backups.ts';
+import { type BackupUsers, names } from './backup-users.ts';
 import { type CheckContext, isGone } from './check-vault-findings.ts';
 import type { WalKeys } from './check-vault-wal.ts';
 
@@ -35,6 +35,7 @@ const shapes: readonly Shape[] = [
   { pattern: /^configuration\/([^/]+)$/, what: 'the stored configuration', named: ['id'] },
   { pattern: /^heartbeats\/([^/]+)\.json$/, what: 'the heartbeat', named: ['resource'], isHint: true },
   { pattern: /^hints\/retention\.json$/, what: 'the mark of retention', named: [], isHint: true },
+  { pattern: /^hints\/care-([^/]+)\.json$/, what: 'the report of the last check', named: ['vault'], isHint: true },
 ];
 
 /** Kept for people; `report.json` beside them is what counts, and holds their digests. */
@@ -176,17 +177,26 @@ export function touchedBy(key: string): string {
   return 'nothing: it is written anew';
 }
 
+export interface KeysFound {
+  /** Keys of the objects. */
+  readonly there: ReadonlySet<string>;
+  /** Ids of the data keys that something needs. */
+  readonly needed: ReadonlySet<string>;
+}
+
 /** Every data key that a backup or WAL needs has to be there, and every one that is there be readable. */
 export async function checkKeys(
   context: CheckContext,
   survey: VaultSurvey,
+  users: BackupUsers,
   wal: WalKeys,
   configurations: RecordsFound['keyIds'],
-): Promise<void> {
+): Promise<KeysFound> {
   const { store, findings, signal } = context;
   const found = new Set<string>();
+  const there = new Set<string>();
   const touches = (id: string) => [
-    ...names(everyBackup(survey).filter(({ keyIds }) => keyIds.includes(id))),
+    ...names(users.ofKey(id)),
     ...(wal.has(id) ? [`WAL: ${wal.get(id)} and others`] : []),
     ...(configurations.has(id) ? [`stored configuration ${configurations.get(id)}`] : []),
   ];
@@ -198,6 +208,7 @@ export async function checkKeys(
       return;
     }
     found.add(id);
+    there.add(key);
     try {
       readKeyFacts(await store.read(key, undefined, { signal }), id, `${store.location}/${key}`);
     } catch (error) {
@@ -211,9 +222,15 @@ export async function checkKeys(
   ]);
   for (const id of needed) {
     if (found.has(id)) continue;
-    const why = 'what is sealed with it cannot be read without it';
-    findings.problem({ state: 'missing', kind: 'key', key: layout.key(id), why, touches: touches(id) });
+    const key = layout.key(id);
+    const state = !findings.isFull && (await store.stat(key, { signal })) ? 'unlisted' : 'missing';
+    const why =
+      state === 'missing'
+        ? 'what is sealed with it cannot be read without it'
+        : 'it is there, and no listing shows it: nobody finds it';
+    findings.problem({ state, kind: 'key', key, why, touches: touches(id) });
   }
+  return { there, needed };
 }
 
 /** The newest generation of every lease has to be readable: nobody could take it else. */

@@ -1,4 +1,5 @@
 import { forEachLimit } from '../../base/concurrency.ts';
+import { DrError } from '../../base/errors.ts';
 import { formatLsn, type Lsn, segmentName } from '../../postgres/lsn.ts';
 import { layout } from '../../vault/layout.ts';
 import { joinRanges, maxLsn, minLsn, parseWalKey, rangeOfName, type WalName, type WalRange } from '../wal/names.ts';
@@ -9,10 +10,15 @@ import { type CheckContext, compare, isGone } from './check-vault-findings.ts';
 /** Headers read at once. */
 const READS_IN_FLIGHT = 16;
 
+/** WAL without a hole, and the object that reaches its end. */
+interface Stretch extends WalRange {
+  readonly last: { readonly key: string; readonly size: number };
+}
+
 /** What a vault holds of one timeline, by the names of its objects. */
 interface Timeline {
   /** Neighbours are joined as they come, so that memory does not grow with the archive. */
-  ranges: WalRange[];
+  ranges: Stretch[];
   hasHistory: boolean;
 }
 
@@ -30,7 +36,7 @@ export type WalKeys = ReadonlyMap<string, string>;
  * begins only another vault can tell.
  */
 export async function checkWal(context: CheckContext, databases: readonly DatabaseNeed[]): Promise<WalKeys> {
-  const { store, findings, reads, signal } = context;
+  const { store, findings, reads, opener, signal } = context;
   const bases = Map.groupBy(databases, ({ systemId }) => systemId);
   const archives = new Map<string, Archive>();
   const keys = new Map<string, string>();
@@ -40,8 +46,9 @@ export async function checkWal(context: CheckContext, databases: readonly Databa
       let header: WalHeader;
       if (reads(key)) {
         const bytes = await store.read(key, undefined, { signal });
-        findings.readBytes += bytes.length;
+        findings.read(key, bytes.length);
         header = splitWalObject(bytes, key, store.location).header;
+        await opener?.wal(key, bytes, header.keyId);
       } else header = await readWalHeader(store, key, size, signal);
       if (header.keyId !== undefined && !keys.has(header.keyId)) keys.set(header.keyId, key);
     } catch (error) {
@@ -59,7 +66,7 @@ export async function checkWal(context: CheckContext, databases: readonly Databa
   }
   for (const [systemId, ofSystem] of bases) {
     const archive = archives.get(systemId) ?? { segmentBytes: ofSystem[0]?.segmentBytes ?? 0, timelines: new Map() };
-    reportHoles(context, systemId, ofSystem, archive, elsewhere.get(systemId));
+    await reportHoles(context, systemId, ofSystem, archive, elsewhere.get(systemId));
   }
   return keys;
 }
@@ -100,26 +107,26 @@ async function* archived(
     if (timeline && name.kind === 'history') timeline.hasHistory = true;
     // Without base backup nothing says how large a segment is, and no hole matters.
     if (timeline && name.kind !== 'history' && archive.segmentBytes > 0) {
-      add(timeline, rangeOfName(name, archive.segmentBytes));
+      add(timeline, { ...rangeOfName(name, archive.segmentBytes), last: { key, size } });
     }
     yield { key, size, name, archive };
   }
 }
 
-function add(timeline: Timeline, range: WalRange): void {
-  const last = timeline.ranges.at(-1);
-  if (last && range.start >= last.start && range.start <= last.end) {
-    timeline.ranges[timeline.ranges.length - 1] = { start: last.start, end: maxLsn(last.end, range.end) };
-  } else timeline.ranges.push(range);
+function add(timeline: Timeline, range: Stretch): void {
+  const before = timeline.ranges.at(-1);
+  if (!before || range.start < before.start || range.start > before.end) timeline.ranges.push(range);
+  else if (range.end > before.end) timeline.ranges[timeline.ranges.length - 1] = { ...range, start: before.start };
 }
 
-function reportHoles(
-  { findings }: CheckContext,
+async function reportHoles(
+  context: CheckContext,
   systemId: string,
   bases: readonly DatabaseNeed[],
   here: Archive,
   there: Archive | undefined,
-): void {
+): Promise<void> {
+  const { store, findings, signal } = context;
   const { segmentBytes } = here;
   const oldest = bases.map(({ from }) => from).reduce(minLsn);
   const lineage = { systemId, from: oldest, segmentBytes };
@@ -141,13 +148,16 @@ function reportHoles(
       ...(other?.ranges ?? []).map(({ start, end }) => ({ start: maxLsn(start, oldest), end })),
     ];
     for (const hole of subtract(wanted, timeline?.ranges ?? [])) {
+      const key = layout.walSegment(systemId, number, segmentName(number, hole.start, segmentBytes));
+      const wal = `WAL of timeline ${number} from ${formatLsn(hole.start)} to ${formatLsn(hole.end)}`;
+      const isThere = !findings.isFull && (await store.stat(key, { signal })) !== undefined;
       findings.problem({
-        state: 'missing',
+        state: isThere ? 'unlisted' : 'missing',
         kind: 'wal',
-        key: layout.walSegment(systemId, number, segmentName(number, hole.start, segmentBytes)),
-        why: `WAL of timeline ${number} from ${formatLsn(hole.start)} to ${formatLsn(hole.end)} is not there`,
-        touches: touched(bases, number, hole),
-        lineage,
+        key,
+        why: isThere ? `${wal} is there at least in part, and no listing shows it` : `${wal} is not there`,
+        touches: touched(bases, number, hole, await untilMs(context, timeline, hole.start)),
+        ...(isThere ? {} : { lineage }),
       });
     }
     const hasOlder = bases.some((base) => base.timeline < number) && (timeline?.ranges.length ?? 0) > 0;
@@ -155,6 +165,23 @@ function reportHoles(
     const key = layout.walHistory(systemId, number);
     const why = `without it no recovery goes from an older timeline to timeline ${number}`;
     findings.problem({ state: 'missing', kind: 'wal', key, why, touches: touched(bases, number, undefined), lineage });
+  }
+}
+
+/** Up to which moment of the server's clock recovery comes before a hole; undefined when that cannot be said. */
+async function untilMs(
+  { store, findings, signal }: CheckContext,
+  timeline: Timeline | undefined,
+  hole: Lsn,
+): Promise<number | undefined> {
+  const last = timeline?.ranges.find(({ end }) => end === hole)?.last;
+  if (!last || findings.isFull) return undefined;
+  try {
+    const { serverClockMs } = await readWalHeader(store, last.key, last.size, signal);
+    return serverClockMs > 0 ? serverClockMs : undefined;
+  } catch (error) {
+    if (error instanceof DrError && ['corrupt', 'refused', 'not-found'].includes(error.kind)) return undefined;
+    throw error;
   }
 }
 
@@ -185,7 +212,13 @@ function subtract(wanted: readonly WalRange[], there: readonly WalRange[]): WalR
 }
 
 /** What a hole or damage means for each base backup of the lineage, newest first. Without range: a timeline history. */
-function touched(bases: readonly DatabaseNeed[], timeline: number, range: WalRange | undefined): string[] {
+function touched(
+  bases: readonly DatabaseNeed[],
+  timeline: number,
+  range: WalRange | undefined,
+  reachedMs?: number,
+): string[] {
+  const moment = reachedMs === undefined ? '' : ` (${new Date(reachedMs).toISOString()})`;
   const concerned = bases
     .filter((base) => (range ? base.timeline <= timeline && base.from < range.end : base.timeline < timeline))
     .sort((a, b) => (a.id < b.id ? 1 : -1));
@@ -196,6 +229,6 @@ function touched(bases: readonly DatabaseNeed[], timeline: number, range: WalRan
       if (!range) return `recovery of ${resource} from backup ${id} to timeline ${timeline} and later`;
       return base.timeline === timeline && range.start < consistent
         ? `backup ${resource} ${id}: it cannot be made consistent`
-        : `recovery of ${resource} from backup ${id} beyond ${formatLsn(range.start)}`;
+        : `recovery of ${resource} from backup ${id} beyond ${formatLsn(range.start)}${moment}`;
     });
 }

@@ -2,17 +2,18 @@ import type { Clock } from '../../base/clock.ts';
 import { DrError } from '../../base/errors.ts';
 import type { OnProgress } from '../../base/progress.ts';
 import { type VaultDocuments, versionedKey } from '../../vault/documents.ts';
-import { layout } from '../../vault/layout.ts';
+import type { KeyRing } from '../../vault/keys.ts';
 import type { ObjectStore } from '../../vault/store.ts';
-import { surveyVault, type VaultSurvey } from '../retention/collect-survey.ts';
 import type { RetentionPolicy } from '../retention/retention.ts';
-import { checkBackups } from './check-vault-backups.ts';
-import { type CheckContext, compare, Findings, sampler, type VaultProblem } from './check-vault-findings.ts';
+import { type BackupsFound, checkBackups } from './check-vault-backups.ts';
+import { compareVaults } from './check-vault-compare.ts';
+import { type CheckContext, type Extent, Findings, type VaultProblem } from './check-vault-findings.ts';
 import { checkMarker } from './check-vault-marker.ts';
-import { checkKeys, checkLeases, checkRecords, recordFolders, touchedBy } from './check-vault-records.ts';
+import { Opener } from './check-vault-open.ts';
+import { checkKeys, checkLeases, checkRecords } from './check-vault-records.ts';
 import { checkWal } from './check-vault-wal.ts';
-import { findMissing } from './repair.ts';
 import { isGood } from './repair-replace.ts';
+import { isInSample, type Sample } from './sample.ts';
 
 export interface CheckOptions {
   /** The vault itself, not guarded: what is wrong with its marker is to be found as well. */
@@ -21,8 +22,12 @@ export interface CheckOptions {
   readonly others: readonly ObjectStore[];
   /** By resource: a backup that retention would delete anyway is not missing. */
   readonly policies: ReadonlyMap<string, RetentionPolicy>;
-  /** Read the content too: every part, index and WAL object, or this share of them, chosen by the seed. */
-  readonly data?: { readonly share: number; readonly seed: string } | undefined;
+  /** Read the content too: every part, index and WAL object, or this share of them. */
+  readonly data?: Sample | undefined;
+  /** Objects that are read whatever the sample says. */
+  readonly also?: ReadonlySet<string> | undefined;
+  /** Opens what is read, too. */
+  readonly keyRing?: KeyRing | undefined;
   /** What every vault carries for people, in the words of this dr; not looked for when absent. */
   readonly documents?: VaultDocuments | undefined;
   /** What another vault has for less than this may still be on its way, milliseconds; default 5 minutes. */
@@ -41,6 +46,8 @@ export interface VaultCheck {
   readonly objects: number;
   readonly bytes: number;
   readonly readBytes: number;
+  /** Of these, bytes that were opened with their key, and how many data keys the identities given do not open; absent without identity. */
+  readonly opened?: { readonly bytes: number; readonly closedKeys: number } | undefined;
   readonly problems: readonly VaultProblem[];
   /** Problems beyond those listed. */
   readonly moreProblems: number;
@@ -60,37 +67,72 @@ const knownFolders = new Set([
 /** The marker, and the documents for people who have nothing but the vault, of this and other versions. */
 const knownObject = /^(dr-vault\.json|FORMAT(-[0-9a-f]{8})?\.md|dr-restore(-[0-9a-f]{8})?\.mjs)$/;
 
+/** A check with what else it came to know, for the repair that follows it. */
+export interface Examination extends BackupsFound {
+  readonly check: VaultCheck;
+}
+
 /**
  * Looks at every object of a vault and changes nothing; no identity is needed. Without `data` it reads listings, records and headers;
  * with it, content is compared with its SHA-256. Throws what the store throws when it does not answer, and `refused` for a place that is
  * no vault.
  */
 export async function examineVault(options: CheckOptions): Promise<VaultCheck> {
-  const { store, others, data, clock, signal } = options;
-  const findings = new Findings(`check ${store.name}`, options.onProgress);
+  return (await examine(options)).check;
+}
+
+/** The same, with the backups that were found. */
+export async function examine(options: CheckOptions): Promise<Examination> {
+  const { store, others, data, also, clock, onProgress, signal } = options;
+  const reads = (key: string) => (data !== undefined && isInSample(data, key)) || also?.has(key) === true;
+  const task = `check ${store.name}`;
+  // Only for the forecast: a listing costs little beside what follows.
+  const extent = onProgress
+    ? await measureExtent(options, reads, new Findings(`count ${store.name}`, onProgress))
+    : undefined;
+  const findings = new Findings(task, onProgress, extent);
+  const opener = options.keyRing && new Opener(store, options.keyRing);
   const context: CheckContext = {
     store,
     others,
     nowMs: clock.now(),
     settledMs: options.settledMs ?? SETTLED_MS,
-    reads: data ? sampler(data.share, data.seed) : () => false,
+    reads,
+    opener,
     findings,
     signal,
   };
   await checkMarker(context);
   await checkRoot(context);
   await checkDocuments(context, options.documents ?? {});
-  const { survey, databases } = await checkBackups(context);
+  const found = await checkBackups(context);
+  const { survey, users, databases } = found;
   const walKeys = await checkWal(context, databases);
   const records = await checkRecords(context);
-  await checkKeys(context, survey, walKeys, records.keyIds);
+  const keys = await checkKeys(context, survey, users, walKeys, records.keyIds);
   await checkLeases(context);
-  await compareBackups(context, survey, options.policies);
-  await compareRecords(context, records.there);
+  await compareVaults(context, { survey, policies: options.policies, records: records.there, keys });
   const { objects, bytes, readBytes, problems, moreProblems, foreign, moreForeign, orphans, notes } = findings;
   const { name: vault, region, location } = store;
-  const found = { objects, bytes, readBytes, problems, moreProblems, foreign, moreForeign, orphans, notes };
-  return { vault, region, location, ...found };
+  const opened = opener && { bytes: opener.bytes, closedKeys: opener.closed };
+  const common = { vault, region, location, objects, bytes, readBytes, ...(opened ? { opened } : {}) };
+  return { ...found, check: { ...common, problems, moreProblems, foreign, moreForeign, orphans, notes } };
+}
+
+/** How much there is to do. */
+async function measureExtent(
+  { store, data, also, onProgress, signal }: CheckOptions,
+  reads: (key: string) => boolean,
+  counting: Findings,
+): Promise<Extent> {
+  let bytes = 0;
+  for await (const { key, size } of store.list('', { signal })) {
+    counting.listed(key, size);
+    if ((data || also) && /^(indexes|parts|wal)\//.test(key) && reads(key)) bytes += size;
+  }
+  const { objects } = counting;
+  if (objects > 0) onProgress?.({ task: `count ${store.name}`, done: objects, total: objects, unit: 'objects' });
+  return { objects, bytes };
 }
 
 /** Names what lies at the top and is nothing of `dr`'s, without walking through the whole vault. */
@@ -129,49 +171,4 @@ async function checkDocuments({ store, findings, signal }: CheckContext, documen
     const why = `neither it nor ${beside} is the text of this dr`;
     findings.problem({ state, kind: 'document', key, why, touches: ['restores without dr'] });
   }
-}
-
-/** Backups that other vaults have, retention would keep, and this one lacks. */
-async function compareBackups(
-  context: CheckContext,
-  own: VaultSurvey,
-  policies: ReadonlyMap<string, RetentionPolicy>,
-): Promise<void> {
-  const { findings, nowMs, settledMs, signal } = context;
-  const surveys: VaultSurvey[] = [];
-  for (const other of context.others) {
-    await compare(context, other, async () => {
-      surveys.push(await surveyVault(other, signal));
-    });
-  }
-  for (const { resource, id, sources } of findMissing(surveys, own, policies, nowMs)) {
-    const [source] = sources;
-    const key = layout.manifest(resource, id);
-    const info = await source?.stat(key, { signal });
-    if (!source || !info || info.modifiedMs > nowMs - settledMs) continue;
-    const why = `vault ${source.name} has this backup`;
-    findings.problem({ state: 'missing', kind: 'manifest', key, why, touches: [`backup ${resource} ${id}`] });
-  }
-}
-
-async function compareRecords(context: CheckContext, own: ReadonlySet<string>): Promise<void> {
-  const { findings, nowMs, settledMs, signal } = context;
-  const reported = new Set<string>();
-  for (const other of context.others) {
-    await compare(context, other, async () => {
-      for (const folder of recordFolders) {
-        for await (const { key, modifiedMs } of other.list(folder, { signal })) {
-          if (own.has(key) || reported.has(key) || modifiedMs > nowMs - settledMs || isReport(key)) continue;
-          reported.add(key);
-          const why = `vault ${other.name} has it`;
-          findings.problem({ state: 'missing', kind: 'record', key, why, touches: [touchedBy(key)] });
-        }
-      }
-    });
-  }
-}
-
-/** Reports lie only in the vault of their run. */
-function isReport(key: string): boolean {
-  return /^runs\/[^/]+\/report\./.test(key);
 }

@@ -5,6 +5,7 @@ import { decodeRecord } from '../../vault/record.ts';
 import { sha256 } from '../../vault/seal.ts';
 import type { ObjectStore } from '../../vault/store.ts';
 import { decodeManifest, type Manifest } from '../manifest.ts';
+import { replace } from './repair-replace.ts';
 
 /** Objects copied at once; each is up to a part (16 MiB) in memory, twice while it is compared. */
 const COPIES_IN_FLIGHT = 3;
@@ -30,7 +31,7 @@ interface Content {
 /**
  * Copies one backup as it is stored: keys, parts, index, then the manifest, which makes it one. Every byte is checked against the
  * manifest on the way; what is damaged or missing in one source is taken from the next. What an earlier attempt has left in
- * the target is checked and not sent again. Throws `corrupt` when no source has a good copy of some object, and what the target throws.
+ * the target is checked and not sent again, and replaced where it is damaged. Throws `corrupt` when no source has a good copy of some object, and what the target throws.
  */
 export async function copyBackup(copy: BackupCopy): Promise<Manifest> {
   const { target, resource, id, signal } = copy;
@@ -57,29 +58,15 @@ async function readSource(copy: BackupCopy): Promise<{ manifest: Manifest; bytes
 }
 
 async function copyContent(copy: BackupCopy, content: Content): Promise<void> {
-  const { target, there, signal } = copy;
+  const { there, signal } = copy;
   if (there.has(content.key)) return;
-  const found = await target.stat(content.key, { signal });
-  if (!found) {
-    const bytes = await fromAny(copy, content.key, (source) => readChecked(source, content, signal));
-    const digest = Buffer.from(content.sha256, 'hex');
-    if ((await target.create(content.key, bytes, { sha256: digest, signal })) === 'exists') {
-      await readChecked(target, content, signal);
-    }
-  } else {
-    await readChecked(target, content, signal);
-  }
+  // What an interrupted backup or copy has left under the name may be half of it: then it is replaced.
+  await replace({ ...copy, nowMs: 0, signal }, content.key, (bytes, where) => {
+    if (bytes.length === content.size && sha256(bytes).toString('hex') === content.sha256) return;
+    throw new DrError('corrupt', `${content.key} is not what its manifest says`, { where });
+  });
   there.add(content.key);
   copy.onBytes(content.size);
-}
-
-async function readChecked(store: ObjectStore, content: Content, signal: AbortSignal | undefined): Promise<Buffer> {
-  const bytes = await store.read(content.key, undefined, { signal });
-  if (bytes.length === content.size && sha256(bytes).toString('hex') === content.sha256) return bytes;
-  throw new DrError('corrupt', `${content.key} in vault ${store.name} is not what its manifest says`, {
-    where: `${store.location}/${content.key}`,
-    next: `Nothing was changed in vault ${store.name}; use the copies of the other vaults.`,
-  });
 }
 
 /** Copies a wrapped data key with all its generations. */

@@ -1,22 +1,24 @@
+import { forEachLimit } from '../../base/concurrency.ts';
 import { DrError, isAbort } from '../../base/errors.ts';
 import type { Log } from '../../base/log.ts';
 import { storeDocuments, versionedKey } from '../../vault/documents.ts';
 import { FORMAT_VERSION, layout } from '../../vault/layout.ts';
 import { acquireLease } from '../../vault/lease.ts';
 import { encodeRecord } from '../../vault/record.ts';
-import type { ObjectStore } from '../../vault/store.ts';
-import { decodeManifest, type Manifest } from '../manifest.ts';
 import { RETENTION_LEASE } from '../retention/collect-check.ts';
 import { syncWal } from '../wal/sync.ts';
-import { type CheckOptions, examineVault, type VaultCheck } from './check-vault.ts';
+import { type CheckOptions, type Examination, examine, type VaultCheck } from './check-vault.ts';
 import type { VaultProblem } from './check-vault-findings.ts';
 import { readMarker, requireContent, rosterEntry } from './check-vault-marker.ts';
-import { copyMissing, type RepairResult } from './repair.ts';
+import { findLosses, type Loss } from './losses.ts';
+import { copyMissing } from './repair.ts';
 import { mendObject } from './repair-objects.ts';
 import type { Mended, Mending } from './repair-replace.ts';
 
 export interface RepairVaultOptions extends CheckOptions {
   readonly log: Log;
+  /** A check of the vault that was made a moment ago with the same options: the repair begins with what it found. */
+  readonly found?: Examination | undefined;
 }
 
 export interface MendedObject {
@@ -35,12 +37,18 @@ export interface VaultRepair {
   readonly walCopied: number;
   /** What could not be mended, by key, and why. */
   readonly failed: ReadonlyArray<{ readonly key: string; readonly error: unknown }>;
-  /** The check afterwards, as deep as the one before. */
+  /** What cannot be brought back any more, from any vault that answers. */
+  readonly losses: readonly Loss[];
+  /** Of the content that was read before, what was good is not read again by the check afterwards; what was mended is. */
   readonly check: VaultCheck;
+  /** Of the check before. */
+  readonly readBytes: number;
 }
 
 /** What is mended brings more to light (a manifest names its parts); a pass that mends nothing is the last one. */
 const MOST_PASSES = 6;
+/** Objects mended at once, up to 16 MiB each and its bad copy. */
+const MENDS_IN_FLIGHT = 3;
 /** Keys before what is sealed with them, content before the manifest that names it. */
 const order: readonly VaultProblem['kind'][] = ['hint', 'key', 'content', 'manifest', 'record', 'wal'];
 
@@ -59,23 +67,51 @@ interface Work {
  */
 export async function repairVault(options: RepairVaultOptions): Promise<VaultRepair> {
   const work: Work = { options, mended: [], copied: [], walCopied: 0, failed: new Map() };
-  let check = await examineVault(options);
-  for (let pass = 1; pass <= MOST_PASSES && check.problems.length > 0; pass++) {
-    const before = work.mended.length + work.copied.length + work.walCopied;
+  const first = options.found ?? (await examine(options));
+  const touched = new Set<string>();
+  let last = first;
+  for (let pass = 1; last.check.problems.length > 0; pass++) {
+    const { problems, moreProblems } = last.check;
+    // Of very many a check keeps a part only.
+    if (pass > MOST_PASSES && moreProblems === 0) break;
+    const before = progressOf(work);
     work.failed.clear();
-    // Without them the lease below cannot be had.
-    const first = check.problems.filter(({ kind }) => kind === 'marker' || kind === 'lease' || kind === 'document');
-    for (const problem of first) await mend(work, mendingOf(options), problem);
-    await mendUnderLease(work, check.problems);
-    await copyBackups(work, check.problems);
-    await copyWal(work, check.problems);
-    check = await examineVault(options);
-    if (work.mended.length + work.copied.length + work.walCopied === before) break;
+    for (const { key } of problems) touched.add(key);
+    await mendAll(work, problems);
+    // What was read and found good is not read again; a manifest that has come back names content that nobody has looked at.
+    const isNamed = problems.some(({ kind, state }) => kind === 'manifest' && state === 'damaged');
+    last = await examine({ ...options, data: isNamed ? options.data : undefined, also: touched });
+    if (progressOf(work) === before) break;
   }
+  const { check } = last;
   const left = new Set(check.problems.map(({ key }) => key));
   const failed = [...work.failed].flatMap(([key, error]) => (left.has(key) ? [{ key, error }] : []));
   const { mended, copied, walCopied } = work;
-  return { vault: options.store.name, mended, copied, walCopied, failed, check };
+  const losses = await findLosses({ ...options, last, failed: new Map(failed.map(({ key, error }) => [key, error])) });
+  const { readBytes } = first.check;
+  return { vault: options.store.name, mended, copied, walCopied, failed, losses, check, readBytes };
+}
+
+function progressOf({ mended, copied, walCopied }: Work): number {
+  return mended.length + copied.length + walCopied;
+}
+
+async function mendAll(work: Work, problems: readonly VaultProblem[]): Promise<void> {
+  const { store } = work.options;
+  // Without them the lease cannot be had.
+  const first = problems.filter(({ kind }) => kind === 'marker' || kind === 'lease' || kind === 'document');
+  for (const problem of first) await mend(work, mendingOf(work.options), problem);
+  await mendUnderLease(work, problems);
+  await copyBackups(work, problems);
+  await copyWal(work, problems);
+  for (const { key, state } of problems) {
+    if (state !== 'unlisted') continue;
+    const error = new DrError('corrupt', `the listings of vault ${store.name} do not show ${key}`, {
+      where: `${store.location}/${key}`,
+      next: 'Ask whoever runs the store: what is not listed is not found by a recovery, and a copy would not be either.',
+    });
+    work.failed.set(key, error);
+  }
 }
 
 function mendingOf({ store, others, clock, signal }: RepairVaultOptions): Mending {
@@ -86,23 +122,25 @@ async function mendUnderLease(work: Work, problems: readonly VaultProblem[]): Pr
   const { store, clock, log, signal, onProgress } = work.options;
   const objects = problems
     .filter(
-      ({ kind, state }) => order.includes(kind) && !(state === 'missing' && (kind === 'manifest' || kind === 'wal')),
+      ({ kind, state }) =>
+        order.includes(kind) &&
+        state !== 'unlisted' &&
+        !(state === 'missing' && (kind === 'manifest' || kind === 'wal')),
     )
     .sort((a, b) => order.indexOf(a.kind) - order.indexOf(b.kind));
   if (objects.length === 0) return;
   const lease = await acquireLease(store, RETENTION_LEASE, { purpose: 'repair', clock, log, signal });
   const both = signal ? AbortSignal.any([signal, lease.signal]) : lease.signal;
+  let done = 0;
   try {
-    for (const [done, problem] of objects.entries()) {
-      onProgress?.({
-        task: `repair ${store.name}`,
-        done,
-        total: objects.length,
-        unit: 'objects',
-        detail: problem.key,
+    for (const ofKind of Map.groupBy(objects, ({ kind }) => kind).values()) {
+      await forEachLimit(ofKind, MENDS_IN_FLIGHT, async (problem) => {
+        await lease.stillHeld();
+        await mend(work, { ...mendingOf(work.options), signal: both }, problem);
+        done++;
+        const total = objects.length;
+        onProgress?.({ task: `repair ${store.name}`, done, total, unit: 'objects', detail: problem.key });
       });
-      await lease.stillHeld();
-      await mend(work, { ...mendingOf(work.options), signal: both }, problem);
     }
   } catch (error) {
     throw lease.signal.aborted && !signal?.aborted ? lease.signal.reason : error;
@@ -166,49 +204,9 @@ async function copyBackups(work: Work, problems: readonly VaultProblem[]): Promi
   const { store, others, policies, clock, log, onProgress, signal } = work.options;
   const lacking = problems.filter(({ kind, state }) => kind === 'manifest' && state === 'missing');
   if (lacking.length === 0) return;
-  let result: RepairResult;
-  try {
-    result = await copyMissing({ from: others, to: store, policies, clock, log, onProgress, signal });
-  } catch (error) {
-    // A stranger's file among the manifests: the rest is mended all the same.
-    if (!(error instanceof DrError && error.kind === 'refused')) throw error;
-    for (const { key } of lacking) work.failed.set(key, error);
-    return;
-  }
+  const result = await copyMissing({ from: others, to: store, policies, clock, log, onProgress, signal });
   work.copied.push(...result.copied);
-  for (const { resource, id, error } of result.failed) {
-    work.failed.set(layout.manifest(resource, id), error);
-    // What an interrupted backup or copy has left here may be damaged: then it is in the way of the good one.
-    const manifest = await manifestFrom(others, resource, id, signal);
-    const problems = (manifest ? [manifest.index, ...manifest.parts] : []).map(
-      ({ key, size, sha256 }): VaultProblem => ({
-        state: 'damaged',
-        kind: 'content',
-        key,
-        why: 'it is in the way of its backup',
-        touches: [],
-        content: { size, sha256 },
-      }),
-    );
-    await mendUnderLease(work, problems);
-  }
-}
-
-async function manifestFrom(
-  sources: readonly ObjectStore[],
-  resource: string,
-  id: string,
-  signal: AbortSignal | undefined,
-): Promise<Manifest | undefined> {
-  const key = layout.manifest(resource, id);
-  for (const source of sources) {
-    try {
-      return decodeManifest(await source.read(key, undefined, { signal }), `${source.location}/${key}`);
-    } catch (error) {
-      if (signal?.aborted || isAbort(error) || !(error instanceof DrError)) throw error;
-    }
-  }
-  return undefined;
+  for (const { resource, id, error } of result.failed) work.failed.set(layout.manifest(resource, id), error);
 }
 
 async function copyWal(work: Work, problems: readonly VaultProblem[]): Promise<void> {

@@ -26,6 +26,8 @@ export async function mendWal(mending: Mending, key: string): Promise<Mended> {
   const require: Require = (bytes, where) => void splitWalObject(bytes, key, where.slice(0, -key.length - 1));
   if (await isGood(target, key, require, signal)) return { how: 'good already' };
   const good = await goodWal(mending, key, name);
+  // Two copies that are damaged in different places may give the whole together.
+  if (good instanceof DrError) return await replace(mending, key, require);
   const known = await readWalHeader(target, key, undefined, signal).catch(() => undefined);
   for (const { header, bytes, key: goodKey } of good) {
     if (goodKey === key && known && known.rawSha256 !== header.rawSha256) throw lineageConflict(target, key);
@@ -38,8 +40,8 @@ export async function mendWal(mending: Mending, key: string): Promise<Mended> {
   return { how: 'replaced', from: first?.from.name ?? target.name };
 }
 
-/** Good objects that together hold what the damaged one held: the one of its name alone, or others of its segment. */
-async function goodWal(mending: Mending, key: string, name: WalName): Promise<GoodWal[]> {
+/** Good objects that together hold what the damaged one held: the one of its name alone, or others of its segment. Gives back why there are none. */
+async function goodWal(mending: Mending, key: string, name: WalName): Promise<GoodWal[] | DrError> {
   const { sources, target, signal } = mending;
   const found: GoodWal[] = [];
   let failure: unknown;
@@ -59,7 +61,7 @@ async function goodWal(mending: Mending, key: string, name: WalName): Promise<Go
       if (!(failure instanceof DrError && failure.kind === 'corrupt')) failure = error;
     }
   }
-  throw noCopy(key, failure);
+  return noCopy(key, failure);
 }
 
 /** Objects of the same segment, the one of the same name first, then the whole segment, then pieces. */

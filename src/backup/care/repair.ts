@@ -4,18 +4,13 @@ import type { Log } from '../../base/log.ts';
 import type { OnProgress } from '../../base/progress.ts';
 import { layout } from '../../vault/layout.ts';
 import { acquireLease } from '../../vault/lease.ts';
-import { decodeRecord } from '../../vault/record.ts';
 import type { ObjectStore } from '../../vault/store.ts';
 import { RETENTION_LEASE } from '../retention/collect-check.ts';
-import {
-  everyBackup,
-  type SurveyedBackup,
-  surveyVault,
-  unionOf,
-  type VaultSurvey,
-} from '../retention/collect-survey.ts';
+import { everyBackup, type SurveyedBackup, unionOf, type VaultSurvey } from '../retention/collect-survey.ts';
 import { decideRetention, type RetentionPolicy } from '../retention/retention.ts';
+import { surveyForCare } from './care-survey.ts';
 import { copyBackup } from './repair-backup.ts';
+import { copyRecords, type FailedRecord } from './repair-records.ts';
 
 export interface RepairOptions {
   /** Vaults that may have what the target lacks, best first. One that does not answer is left out. */
@@ -35,10 +30,10 @@ export interface RepairResult {
   readonly copied: ReadonlyArray<{ readonly resource: string; readonly id: string; readonly bytes: number }>;
   /** Backups that it still lacks, and why. */
   readonly failed: ReadonlyArray<{ readonly resource: string; readonly id: string; readonly error: unknown }>;
-  /** Holds, records and verification reports copied. */
+  /** Holds, records, verification reports, journals and configurations copied. */
   readonly records: number;
   /** Records that could not be copied. */
-  readonly failedRecords: ReadonlyArray<{ readonly key: string; readonly error: unknown }>;
+  readonly failedRecords: readonly FailedRecord[];
   /** Vaults of `from` that could not be read. */
   readonly unread: ReadonlyArray<{ readonly vault: string; readonly error: unknown }>;
 }
@@ -56,16 +51,17 @@ export interface MissingBackup {
 /**
  * Gives a vault that was away what it missed: holds and records first, then backups, newest first. Copies objects as they are (no
  * identity is needed), checks every byte, and can be interrupted and repeated at any time. Holds the lease `retention` of the target, so
- * that what arrives is not collected before its manifest has. WAL is `wal-sync.ts`. Throws when the target fails or no source answers.
+ * that what arrives is not collected before its manifest has. WAL is `wal/sync.ts`. What is foreign is passed over. Throws when the target fails or no source answers.
  */
 export async function copyMissing(options: RepairOptions): Promise<RepairResult> {
   const { from, to, clock, log } = options;
   const lease = await acquireLease(to, RETENTION_LEASE, { purpose: 'repair', clock, log, signal: options.signal });
   const signal = options.signal ? AbortSignal.any([options.signal, lease.signal]) : lease.signal;
   try {
-    const { surveys, unread } = await readSources(from, signal);
-    const records = await copyRecords({ from: surveys.map(({ store }) => store), to, log, signal });
-    const target = await surveyVault(to, signal);
+    const target = await surveyForCare(to, signal);
+    const { surveys, unread } = await readSources(from, target, signal);
+    const sources = surveys.map(({ store }) => store);
+    const records = await copyRecords({ from: sources, to, nowMs: clock.now(), log, signal });
     const missing = findMissing(surveys, target, options.policies, clock.now());
     const copied: Array<{ resource: string; id: string; bytes: number }> = [];
     const failed: Array<{ resource: string; id: string; error: unknown }> = damagedEverywhere(surveys, target);
@@ -153,13 +149,14 @@ function keptOf(
 
 async function readSources(
   from: readonly ObjectStore[],
+  target: VaultSurvey,
   signal: AbortSignal,
 ): Promise<{ surveys: VaultSurvey[]; unread: Array<{ vault: string; error: unknown }> }> {
   const surveys: VaultSurvey[] = [];
   const unread: Array<{ vault: string; error: unknown }> = [];
   for (const store of from) {
     try {
-      surveys.push(await surveyVault(store, signal));
+      surveys.push(await surveyForCare(store, signal, target));
     } catch (error) {
       if (signal.aborted) throw error;
       unread.push({ vault: store.name, error });
@@ -174,40 +171,6 @@ async function readSources(
     });
   }
   return { surveys, unread };
-}
-
-async function copyRecords(options: {
-  readonly from: readonly ObjectStore[];
-  readonly to: ObjectStore;
-  readonly log: Log;
-  readonly signal: AbortSignal;
-}): Promise<{ records: number; failedRecords: Array<{ key: string; error: unknown }> }> {
-  const { from, to, log, signal } = options;
-  const failedRecords: Array<{ key: string; error: unknown }> = [];
-  let records = 0;
-  const keysOf = async (store: ObjectStore, prefix: string, except: ReadonlySet<string>) => {
-    const keys: string[] = [];
-    for await (const { key } of store.list(prefix, { signal })) if (!except.has(key)) keys.push(key);
-    return keys;
-  };
-  for (const prefix of [layout.holds, layout.activeSites, 'verifications/']) {
-    const there = new Set(await keysOf(to, prefix, new Set()));
-    for (const source of from) {
-      for (const key of await keysOf(source, prefix, there)) {
-        try {
-          const bytes = await source.read(key, undefined, { signal });
-          decodeRecord(bytes, 'the record', `${source.location}/${key}`);
-          if ((await to.create(key, bytes, { signal })) === 'created') records++;
-          there.add(key);
-        } catch (error) {
-          if (signal.aborted || isAbort(error) || !isOfThisBackup(error)) throw error;
-          log.warn({ vault: source.name, key, error }, 'a record could not be copied from this vault');
-          failedRecords.push({ key, error });
-        }
-      }
-    }
-  }
-  return { records, failedRecords };
 }
 
 /** What is wrong with one backup does not keep the others from being copied; what is wrong with the target does. */

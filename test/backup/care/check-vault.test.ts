@@ -2,6 +2,7 @@ import { beforeEach, describe, expect, test } from 'vitest';
 import { recordActiveSite } from '../../../src/backup/active-site.ts';
 import { type CheckOptions, examineVault } from '../../../src/backup/care/check-vault.ts';
 import { repairVault } from '../../../src/backup/care/repair-vault.ts';
+import { everything, sampleOfSeed } from '../../../src/backup/care/sample.ts';
 import type { Manifest } from '../../../src/backup/manifest.ts';
 import { clearHolds, setHold } from '../../../src/backup/retention/holds.ts';
 import { WalSealer } from '../../../src/backup/wal/sealer.ts';
@@ -40,7 +41,7 @@ const options = (facts: Partial<CheckOptions> = {}): CheckOptions => ({
     ['orders', { kind: 'database' as const, retentionMs: 30 * day, keepAtLeast: 1 }],
     ['uploads', { kind: 'data' as const, retentionMs: 30 * day, keepAtLeast: 1 }],
   ]),
-  data: { share: 1, seed: '' },
+  data: everything,
   documents,
   clock: time,
   ...facts,
@@ -182,7 +183,9 @@ describe('what a check says', () => {
     const { problems } = await examineVault(options({ others: [] }));
     expect(problems).toMatchObject([{ state: 'missing', kind: 'wal', key }]);
     expect(problems[0]?.touches).toHaveLength(2);
-    expect(problems[0]?.touches[0]).toMatch(/^recovery of orders from backup .* beyond 0\/300000$/);
+    expect(problems[0]?.touches[0]).toMatch(
+      /^recovery of orders from backup .* beyond 0\/300000 \(2026-11-22T19:00:00.000Z\)$/,
+    );
   });
 
   test('foreign objects are named and left alone, leftovers are counted', async () => {
@@ -203,7 +206,7 @@ describe('what a check says', () => {
     const readBy = async (seed: string) => {
       const read = new Set<string>();
       west.before = (kind, key) => void (kind === 'read' && parts.has(key) && read.add(key));
-      await examineVault(options({ data: { share: 0.25, seed } }));
+      await examineVault(options({ data: sampleOfSeed(0.25, seed) }));
       return [...read].sort();
     };
     const one = await readBy('monday');
@@ -234,9 +237,18 @@ describe('what a check says', () => {
   test('says how far it is', async () => {
     const seen: Progress[] = [];
     const found = await examineVault(options({ onProgress: (progress) => seen.push(progress) }));
-    expect(seen.at(-1)).toMatchObject({ task: 'check west', unit: 'objects', done: found.objects });
+    expect(seen.at(-1)).toMatchObject({
+      task: 'check west',
+      unit: 'bytes',
+      total: found.readBytes,
+      done: found.readBytes,
+    });
     expect(found.objects).toBe((await keysOf(west)).length);
     expect(found.readBytes).toBeGreaterThan(3000);
+    seen.length = 0;
+    await examineVault(options({ data: undefined, onProgress: (progress) => seen.push(progress) }));
+    const total = (await keysOf(west)).length;
+    expect(seen.at(-1)).toMatchObject({ task: 'check west', unit: 'objects', done: total, total });
   });
 
   test('what retention removes during the check is not missing', async () => {
@@ -286,7 +298,8 @@ describe('repair', () => {
       await spoil();
       let count = 0;
       west.fail = (kind, key) => {
-        if ((kind !== 'create' && kind !== 'delete') || key.startsWith('leases/') || count++ < stopAt) return undefined;
+        if (!['create', 'overwrite', 'delete'].includes(kind) || key.startsWith('leases/') || count++ < stopAt)
+          return undefined;
         return new DrError('unreachable', 'cut off');
       };
       await expect(repair()).rejects.toThrow('cut off');
@@ -366,16 +379,17 @@ describe('repair', () => {
     expect(result.check.problems).toMatchObject([{ key, state: 'damaged' }]);
   });
 
-  test("a stranger's file among the manifests keeps backups from being copied, nothing else from being mended", async () => {
-    await west.create('manifests/notes.txt', Buffer.from('mine'));
+  test("a stranger's files among the manifests keep nothing from being copied or mended, and stay", async () => {
+    const strangers = ['manifests/notes.txt', 'manifests/orders/notes.json', 'manifests/a/b/c.json'];
+    for (const store of [east, west]) for (const key of strangers) await store.create(key, Buffer.from('mine'));
     await west.delete([layout.manifest('orders', orders().id), orders().index.key]);
     const damaged = (backups[1] as Manifest).index.key;
     await damage(west, damaged);
     const result = await repair();
-    expect(result.mended).toMatchObject([{ key: damaged }]);
-    expect(result.failed).toMatchObject([{ key: layout.manifest('orders', orders().id), error: { kind: 'refused' } }]);
-    await west.delete(['manifests/notes.txt']);
-    expect((await repair()).check.problems).toEqual([]);
+    expect(result).toMatchObject({ mended: [{ key: damaged }], copied: [{ id: orders().id }], failed: [] });
+    expect(result.check.problems).toEqual([]);
+    expect([...result.check.foreign].sort()).toEqual([...strangers].sort());
+    expect(await keysOf(west)).toEqual(expect.arrayContaining(strangers));
   });
 
   test('leftovers in the way of a missing backup are replaced', async () => {

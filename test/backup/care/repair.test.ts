@@ -143,11 +143,20 @@ describe('repair between vaults', () => {
     await expect(copyMissing(options({ from: [east] }))).rejects.toMatchObject({ kind: 'unreachable' });
   });
 
-  test('other content under the same name in the target is never taken for the backup', async () => {
+  test('other content under the same name in the target is never taken for the backup: it is replaced', async () => {
     const backup = await putBackup([east], { time });
-    await west.create(backup.parts[0]?.key ?? '', Buffer.from('half'));
-    expect((await copyMissing(options())).failed).toMatchObject([{ id: backup.id, error: { kind: 'corrupt' } }]);
-    expect(await keysOf(west, 'manifests/')).toEqual([]);
+    const key = backup.parts[0]?.key ?? '';
+    await west.create(key, Buffer.from('half'));
+    expect(await copyMissing(options())).toMatchObject({ failed: [], copied: [{ id: backup.id }] });
+    expect(await bytesOf(west)).toEqual(await bytesOf(east));
+    // Not where no good copy is at hand.
+    const worse = await putBackup([east], { time });
+    const bad = worse.parts[0]?.key ?? '';
+    await west.create(bad, Buffer.from('half'));
+    await damage(east, bad);
+    expect((await copyMissing(options())).failed).toMatchObject([{ id: worse.id, error: { kind: 'corrupt' } }]);
+    expect(await keysOf(west, layout.manifests())).toEqual([layout.manifest('orders', backup.id)]);
+    expect((await west.read(bad)).toString()).toBe('half');
   });
 
   test('what retention has deleted is not brought back', async () => {
