@@ -53,7 +53,8 @@ const manifestSchema = z.object({
   finishedAt: time,
   /** The moment that a restore of this backup alone brings back. */
   recoveryPoint: time,
-  encryption: z.enum(['none', 'age']),
+  /** What opens its data key: an age identity (perhaps KMS as well), or KMS alone. */
+  encryption: z.enum(['none', 'age', 'kms']),
   entries: z.int().nonnegative(),
   logicalBytes: z.int().nonnegative(),
   /** Bytes that this backup added to each vault. */

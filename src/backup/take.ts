@@ -101,7 +101,7 @@ export async function takeBackup(context: BackupContext, options: TakeOptions): 
     startedAt: new Date(startedMs).toISOString(),
     finishedAt: new Date(context.clock.now()).toISOString(),
     recoveryPoint: new Date(packed.recoveryPointMs).toISOString(),
-    encryption: created ? 'age' : 'none',
+    encryption: created?.wrap ?? 'none',
     entries: stored.entries,
     logicalBytes: stored.logicalBytes,
     storedBytes: stored.storedBytes,

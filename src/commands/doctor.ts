@@ -1,9 +1,10 @@
 import { delimiter } from 'node:path';
 import { readActiveSite } from '../backup/active-site.ts';
-import { doctorIdentity, newestBackups, newestOf } from '../backup/doctor/catalog.ts';
+import { newestBackups, newestOf } from '../backup/doctor/catalog.ts';
 import { type DatabaseExamination, examineDatabase } from '../backup/doctor/database.ts';
 import { examineDirectory } from '../backup/doctor/directory.ts';
 import { examineHost, openFilesLimit } from '../backup/doctor/host.ts';
+import { doctorIdentity } from '../backup/doctor/identity.ts';
 import { isAbort } from '../base/errors.ts';
 import { doubtful, type Finding, fromError, good } from '../base/finding.ts';
 import { forSite, type SitePlaces } from '../config/sites.ts';

@@ -19,7 +19,7 @@ export async function run(context: CommandContext, options: InitOptions): Promis
   let found: StoredConfiguration;
   try {
     await checkVault(store, { signal });
-    found = await readOwnConfiguration(store, new KeyRing(identities ?? []), signal);
+    found = await readOwnConfiguration(store, new KeyRing(identities ?? [], { log }), signal);
   } finally {
     await store.close();
   }

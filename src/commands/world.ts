@@ -1,6 +1,7 @@
 import { readActiveSite } from '../backup/active-site.ts';
 import type { BackupContext } from '../backup/context.ts';
 import { DrError } from '../base/errors.ts';
+import type { Log } from '../base/log.ts';
 import { forSite, type SitePlaces } from '../config/sites.ts';
 import type { Config } from '../config/types.ts';
 import { vaultDocuments } from '../vault/documents.ts';
@@ -35,6 +36,11 @@ export interface WorldOptions {
   readonly replaceVault?: string;
 }
 
+/** Opens data keys with the identities that were given, and by KMS where the configuration names a key. */
+export function keyRingOf(config: Config, identities: readonly string[] | undefined, log: Log): KeyRing {
+  return new KeyRing(identities ?? [], { log, kms: config.encryption === 'none' ? undefined : config.encryption.kms });
+}
+
 export async function openWorld(context: CommandContext, options: WorldOptions): Promise<World> {
   const { config, site } = await context.loadConfig();
   const { clock, log, signal, onProgress, version } = context;
@@ -49,11 +55,11 @@ export async function openWorld(context: CommandContext, options: WorldOptions):
     config,
     site,
     stores,
-    keyRing: new KeyRing(identities ?? []),
+    keyRing: keyRingOf(config, identities, log),
     pool,
     backupContext: (site) => ({
       stores,
-      keyPolicy: config.encryption,
+      keyPolicy: config.encryption === 'none' ? 'none' : { ...config.encryption, log },
       pool,
       site,
       tool: `dr ${version}`,

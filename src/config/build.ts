@@ -24,7 +24,7 @@ export function buildConfig(file: ConfigFile, source: Config['source']): Config 
     allowSingleRegion: file.allowSingleRegion,
     sites: mapValues(file.sites, (site, name) => ({ name, ...site })),
     active: file.active,
-    encryption: file.encryption,
+    encryption: buildEncryption(file.encryption),
     databases: mapValues(file.databases, (database, name) => buildDatabase(name, database, rpoMs)),
     data: mapValues(file.data, (data, name) => buildDirectory(name, 'data', data)),
     configuration: mapValues(file.configuration, (settings, name) => buildDirectory(name, 'configuration', settings)),
@@ -57,6 +57,15 @@ export function buildConfig(file: ConfigFile, source: Config['source']): Config 
     scratch: file.scratch ?? join(tmpdir(), `dr-${userInfo().uid}`),
     runbooks: file.runbooks === undefined ? undefined : resolve(dirname(source.path), file.runbooks),
   };
+}
+
+function buildEncryption(encryption: ConfigFile['encryption']): Config['encryption'] {
+  if (encryption === 'none') return encryption;
+  const { recipients, kms } = encryption;
+  if (!kms) return { recipients };
+  const { keyId, replicas, endpoint, credentials } = kms;
+  const region = kms.region ?? keyId.split(':')[3] ?? '';
+  return { recipients, kms: { key: keyId, regions: [...new Set([region, ...replicas])], endpoint, credentials } };
 }
 
 function buildDatabase(name: string, database: Section<'databases'>, rpoMs: number): DatabaseConfig {

@@ -1,8 +1,9 @@
 import { formatDuration } from '../base/units.ts';
 import { worstIntervalMs } from './cadence.ts';
+import { checkEncryption } from './encryption.ts';
 import { checkPlaces } from './places.ts';
 import { type Findings, type KeyPath, suggestion } from './problems.ts';
-import { isHostName, wrongRecipient, wrongRecordValue } from './scalars.ts';
+import { isHostName, wrongRecordValue } from './scalars.ts';
 import type { Cadence, Config, DirectoryConfig } from './types.ts';
 
 /** Everything that no single value shows: names that must exist, promises that must be possible, places that must not collide. */
@@ -72,17 +73,6 @@ function checkSites(config: Config, { wrong, doubtful }: Findings): void {
       );
     byVault.set(vault.name, site.name);
   }
-}
-
-function checkEncryption(config: Config, { wrong, doubtful }: Findings): void {
-  if (config.encryption === 'none') {
-    doubtful(['encryption'], 'is "none": whoever can read a vault can read everything in it');
-    return;
-  }
-  config.encryption.recipients.forEach((recipient, i) => {
-    const reason = wrongRecipient(recipient);
-    if (reason !== undefined) wrong(['encryption', 'recipients', i], reason);
-  });
 }
 
 /** Resources share one name space in the vaults (some of which do not tell capitals apart) and on the command line. */

@@ -44,6 +44,19 @@ const site = z.strictObject({
   vault: someText('the name of a vault').describe('The vault that lies in the region of this site.'),
 });
 
+const kms = z.strictObject({
+  keyId: someText('the ARN of a KMS key').describe(
+    'ARN of a symmetric key (arn:aws:kms:…:key/…), best of a multi-Region key (mrk-…).',
+  ),
+  region: someText('a region').optional().describe('Region of that key; default: the one in the ARN.'),
+  replicas: z
+    .array(someText('a region'))
+    .prefault([])
+    .describe('Regions where replicas of a multi-Region key lie: asked when its own region does not answer.'),
+  endpoint: httpUrl().optional().describe('URL of a KMS other than AWS.'),
+  credentials,
+});
+
 const databaseTarget = z.strictObject({
   dataDirectory: absolutePath().describe(
     'Data directory of the recovered server; must be empty or absent when recovering.',
@@ -174,13 +187,18 @@ export const fileSchema = z.strictObject({
         z.strictObject({
           recipients: z
             .array(someText('an age public key'))
-            .min(1, { error: 'needs at least one age public key' })
-            .describe('age public keys (age1…). The identities that open the vaults are never in this file.'),
+            .prefault([])
+            .describe(
+              'age public keys (age1…); at least one, unless there is kms. The identities that open the vaults are never in this file.',
+            ),
+          kms: kms.optional().describe('A key of AWS KMS that wraps the data keys too, or instead.'),
         }),
       ],
-      { error: 'must be "recipients" with age public keys, or the word: none' },
+      { error: 'must be "recipients" with age public keys, "kms" with a key of AWS KMS, or the word: none' },
     )
-    .describe('Who can read the vaults: age public keys, or the word none, which stores everything readable.'),
+    .describe(
+      'Who can read the vaults: age public keys, a key of AWS KMS, or the word none, which stores everything readable.',
+    ),
   databases: z.record(name(), database).prefault({}).describe('PostgreSQL databases (servers) to protect, by name.'),
   data: z
     .record(name(), directory('daily', '90 days', 'application data'))

@@ -10,7 +10,7 @@ export interface Config {
   readonly allowSingleRegion: boolean;
   /** The first active site; afterwards the record in the vaults says who is active. */
   readonly active: string;
-  readonly encryption: 'none' | { readonly recipients: readonly string[] };
+  readonly encryption: 'none' | { readonly recipients: readonly string[]; readonly kms?: KmsConfig | undefined };
   readonly databases: Readonly<Record<string, DatabaseConfig>>;
   readonly data: Readonly<Record<string, DirectoryConfig>>;
   readonly configuration: Readonly<Record<string, DirectoryConfig>>;
@@ -39,6 +39,17 @@ export type VaultConfig = {
   /** Only for stores that need their own: otherwise the AWS credential chain. */
   readonly credentials: { readonly accessKeyId: string; readonly secretAccessKey: string } | undefined;
 };
+
+/** A key of AWS KMS that wraps data keys. */
+export interface KmsConfig {
+  /** ARN. */
+  readonly key: string;
+  /** The region of the key first, then those of its replicas. */
+  readonly regions: readonly string[];
+  readonly endpoint: string | undefined;
+  /** Undefined: the AWS credential chain. */
+  readonly credentials: { readonly accessKeyId: string; readonly secretAccessKey: string } | undefined;
+}
 
 export interface SiteConfig {
   readonly name: string;

@@ -1,5 +1,5 @@
 import { leaseSomewhere } from '../backup/backup-resource.ts';
-import { listBackupIds } from '../backup/catalog.ts';
+import { listBackupIds, newestBackup } from '../backup/catalog.ts';
 import type { BackupContext } from '../backup/context.ts';
 import type { ResourceKind } from '../backup/manifest.ts';
 import { newestVerifications, type Verification } from '../backup/verified.ts';
@@ -30,9 +30,30 @@ export interface VerifyJobsOptions {
 /** The active site leaves verification to the other ones, unless nobody has done it for this many intervals. */
 const PATIENCE = 1.5;
 
-/** False without the identity that opens the vaults: verification is then the part of a site that has it. */
+/**
+ * False without the identity that opens the vaults: verification is then the part of a site that has it. Whether KMS opens them is found
+ * out when it is asked.
+ */
 export function canVerify(config: Config, keyRing: KeyRing): boolean {
-  return config.encryption === 'none' || !keyRing.isEmpty;
+  return config.encryption === 'none' || !keyRing.isEmpty || config.encryption.kms !== undefined;
+}
+
+/** True where KMS is what opens the vaults and these credentials may only wrap: as it should be where backups are written. */
+async function mayOnlyWrap(
+  { config, keyRing }: VerifyJobsOptions,
+  store: ObjectStore,
+  resource: string,
+): Promise<boolean> {
+  if (config.encryption === 'none' || !keyRing.isEmpty) return false;
+  const keyId = (await newestBackup(store, resource))?.index.keyId;
+  if (keyId === undefined) return false;
+  try {
+    await keyRing.open(store, keyId);
+    return false;
+  } catch (error) {
+    if (error instanceof DrError && error.kind === 'denied') return true;
+    throw error;
+  }
 }
 
 /** One job for each resource: restores its newest recovery point to a scratch place and checks it. */
@@ -89,6 +110,7 @@ async function verify(
   try {
     const [store] = await vaultsWithBackup(stores(), resource, signal);
     if (!store) return { nothing: 'there is no backup yet' };
+    if (await mayOnlyWrap(options, store, resource)) return { leftTo: 'a site that has an identity or kms:Decrypt' };
     const until = AbortSignal.any([signal, lease.signal]);
     const verification = await options.verify({ name: resource, kind }, store, until);
     if (!verification.ok) {

@@ -1,9 +1,20 @@
 import { randomBytes } from 'node:crypto';
-import { Decrypter, Encrypter } from 'age-encryption';
-import { DrError, messageOf } from '../base/errors.ts';
+import { DrError, isAbort } from '../base/errors.ts';
+import { type Log, silentLog } from '../base/log.ts';
+import {
+  decodeKeyObject,
+  encodeKeyObject,
+  type KeyObject,
+  type KeyPolicy,
+  type KeyUse,
+  unwrapKey,
+  wrapKey,
+} from './key-object.ts';
+import type { KmsKey } from './kms.ts';
 import { layout } from './layout.ts';
-import { decodeRecord, encodeRecord } from './record.ts';
 import type { ObjectStore } from './store.ts';
+
+export type { KeyPolicy } from './key-object.ts';
 
 /** A random key that seals the frames of one backup or one WAL session. */
 export interface DataKey {
@@ -13,20 +24,13 @@ export interface DataKey {
   readonly secret: Uint8Array;
 }
 
-/** How new data keys are wrapped: for age recipients (public keys), or not at all. */
-export type KeyPolicy = 'none' | { readonly recipients: readonly string[] };
-
-/** The stored form of a data key (`keys/<id>/<generation>.json`). */
-interface KeyObject {
-  readonly format: 1;
-  readonly id: string;
-  readonly wrap: 'age';
-  readonly recipients: readonly string[];
-  /** An age file holding the 32 bytes, base64. */
-  readonly wrapped: string;
-  readonly createdAt: string;
-  /** What it seals, so that retention knows what must be gone before the key may go: `backup`, `wal/<system id>`. */
-  readonly usedFor?: string;
+/** A data key that was just made, and what is to be stored of it. */
+export interface CreatedDataKey {
+  readonly key: DataKey;
+  readonly objectKey: string;
+  readonly object: Buffer;
+  /** Who can open it: whoever has an age identity (perhaps KMS as well), or KMS alone. */
+  readonly wrap: KeyObject['wrap'];
 }
 
 /**
@@ -36,39 +40,44 @@ interface KeyObject {
 export async function createDataKey(
   policy: KeyPolicy,
   nowMs: number,
-  usedFor?: 'backup' | `wal/${string}`,
-): Promise<{ key: DataKey; objectKey: string; object: Buffer } | undefined> {
+  usedFor?: KeyUse,
+): Promise<CreatedDataKey | undefined> {
   if (policy === 'none') return undefined;
   const key: DataKey = { id: randomBytes(16).toString('hex'), secret: randomBytes(32) };
-  const encrypter = new Encrypter();
-  for (const recipient of policy.recipients) encrypter.addRecipient(recipient);
-  const object: KeyObject = {
-    format: 1,
-    id: key.id,
-    wrap: 'age',
-    recipients: policy.recipients,
-    wrapped: Buffer.from(await encrypter.encrypt(key.secret)).toString('base64'),
-    createdAt: new Date(nowMs).toISOString(),
-    ...(usedFor === undefined ? {} : { usedFor }),
-  };
-  return { key, objectKey: layout.key(key.id), object: encodeRecord(object) };
+  const facts = { id: key.id, createdAt: new Date(nowMs).toISOString(), ...(usedFor === undefined ? {} : { usedFor }) };
+  const object = await wrapKey(key.secret, facts, policy);
+  return { key, objectKey: layout.key(key.id), object: encodeKeyObject(object), wrap: object.wrap };
 }
 
-/** Opens wrapped data keys with the identities of the person or daemon that restores. Opened keys are remembered. */
+export interface KeyRingOptions {
+  /** The KMS key of the configuration. A key object that names one is opened by KMS without it, too. */
+  readonly kms?: KmsKey | undefined;
+  readonly log?: Log | undefined;
+}
+
+/** Opens wrapped data keys with what the person or daemon that restores has. Opened keys are remembered. */
 export class KeyRing {
   readonly #identities: readonly string[];
+  readonly #kms: KmsKey | undefined;
+  readonly #log: Log;
   readonly #open = new Map<string, Promise<DataKey>>();
 
-  /** `identities`: age secret keys (`AGE-SECRET-KEY-1…`); empty for plain vaults. */
-  constructor(identities: readonly string[]) {
+  /** `identities`: age secret keys (`AGE-SECRET-KEY-1…`); empty for plain vaults and where KMS opens. */
+  constructor(identities: readonly string[], options: KeyRingOptions = {}) {
     this.#identities = identities;
+    this.#kms = options.kms;
+    this.#log = options.log ?? silentLog;
   }
 
+  /** True when no identity was given. */
   get isEmpty(): boolean {
     return this.#identities.length === 0;
   }
 
-  /** The data key `id`, read from `store`. Throws `not-found`, `corrupt`, `wrong-key` or what the store throws. */
+  /**
+   * The data key `id`, read from `store`: the highest generation that can be read and opened counts. Throws `not-found`, `corrupt`,
+   * `wrong-key`, what KMS answers or what the store throws.
+   */
   async open(store: ObjectStore, id: string): Promise<DataKey> {
     const known = this.#open.get(id);
     if (known) return await known;
@@ -79,48 +88,34 @@ export class KeyRing {
   }
 
   async #read(store: ObjectStore, id: string): Promise<DataKey> {
-    const prefix = layout.key(id).replace(/[^/]*$/, '');
-    let newest: string | undefined;
-    for await (const { key } of store.list(prefix)) newest = key;
-    if (newest === undefined) {
-      throw new DrError('corrupt', `the data key ${id} is missing from the vault`, {
-        where: `${store.location}/${prefix}`,
-        next: 'Restore from another vault (--vault NAME), then repair this one from it.',
-      });
-    }
-    const where = `${store.location}/${newest}`;
-    const object = parseKeyObject(await store.read(newest), id, where);
-    if (this.isEmpty) {
-      throw new DrError('wrong-key', 'this backup is encrypted and no identity was given', {
-        where,
-        next: 'Give the age identity with --identity FILE or $DR_IDENTITY_FILE.',
-      });
-    }
-    return { id, secret: await this.#unwrap(object, where) };
-  }
-
-  async #unwrap(object: KeyObject, where: string): Promise<Uint8Array> {
-    const decrypter = new Decrypter();
-    for (const identity of this.#identities) decrypter.addIdentity(identity);
-    let secret: Uint8Array;
-    try {
-      secret = await decrypter.decrypt(Buffer.from(object.wrapped, 'base64'));
-    } catch (error) {
-      if (!/no identity matched/i.test(messageOf(error))) {
-        throw new DrError('corrupt', `the wrapped data key cannot be read: ${messageOf(error)}`, {
-          where,
-          next: 'Restore from another vault (--vault NAME), then repair this one from it.',
-          cause: error,
-        });
+    const folder = layout.keyGenerations(id);
+    const generations: string[] = [];
+    for await (const { key } of store.list(folder)) generations.push(key);
+    let failure: unknown;
+    for (const key of generations.reverse()) {
+      const where = `${store.location}/${key}`;
+      const bytes = await store.read(key);
+      try {
+        const object = decodeKeyObject(bytes, id, where);
+        const secret = await unwrapKey(object, { identities: this.#identities, kms: this.#kms }, where);
+        if (failure !== undefined) {
+          this.#log.warn(
+            { key: where, error: failure },
+            'an older generation of a data key was used; see `dr keys list`',
+          );
+        }
+        return { id, secret };
+      } catch (error) {
+        if (!(error instanceof DrError) || isAbort(error)) throw error;
+        // What is wrong with the newest one says most.
+        failure ??= error;
       }
-      throw new DrError('wrong-key', 'the identity given does not open this vault', {
-        where,
-        next: `Use the identity of one of these recipients: ${object.recipients.join(', ')}.`,
-        cause: error,
-      });
     }
-    if (secret.length !== 32) throw new DrError('corrupt', 'the wrapped data key is not 32 bytes long', { where });
-    return secret;
+    if (failure !== undefined) throw failure;
+    throw new DrError('corrupt', `the data key ${id} is missing from the vault`, {
+      where: `${store.location}/${folder}`,
+      next: 'Restore from another vault (--vault NAME), then repair this one from it.',
+    });
   }
 }
 
@@ -130,7 +125,7 @@ export function readKeyFacts(
   id: string,
   where: string,
 ): { readonly createdAtMs: number; readonly usedFor: string | undefined } {
-  const { createdAt, usedFor } = parseKeyObject(bytes, id, where);
+  const { createdAt, usedFor } = decodeKeyObject(bytes, id, where);
   return { createdAtMs: Date.parse(createdAt), usedFor };
 }
 
@@ -145,21 +140,4 @@ export function parseIdentities(text: string, path: string): string[] {
     });
   }
   return identities.map((line) => line.toUpperCase());
-}
-
-function parseKeyObject(bytes: Uint8Array, id: string, where: string): KeyObject {
-  const object = decodeRecord(bytes, 'the wrapped data key', where);
-  if (object.format !== 1 || object.wrap !== 'age') {
-    throw new DrError('refused', 'the data key was wrapped by a newer dr', {
-      where,
-      next: 'Use that version of dr or a newer one.',
-    });
-  }
-  if (object.id !== id || typeof object.wrapped !== 'string') {
-    throw new DrError('corrupt', 'the wrapped data key is that of another object', {
-      where,
-      next: 'Restore from another vault (--vault NAME), then repair this one from it.',
-    });
-  }
-  return object as unknown as KeyObject;
 }

@@ -14,6 +14,8 @@ export const layout = {
   restoreScript: 'dr-restore.mjs',
   /** A data key, wrapped for the recipients; a higher generation replaces a lower one. */
   key: (keyId: string, generation = 1) => `keys/${keyId}/${pad(generation, 6)}.json`,
+  /** All generations of one data key. */
+  keyGenerations: (keyId: string) => `keys/${keyId}/`,
   manifests: (resource?: string) => (resource === undefined ? 'manifests/' : `manifests/${resource}/`),
   manifest: (resource: string, backupId: string) => `manifests/${resource}/${backupId}.json`,
   index: (resource: string, backupId: string) => `indexes/${resource}/${backupId}`,

@@ -163,6 +163,39 @@ describe('refused, with the reason', () => {
   });
 });
 
+describe('a key of AWS KMS', () => {
+  const arn = (region: string, id = 'mrk-0123456789abcdef0123456789abcdef') =>
+    `arn:aws:kms:${region}:111122223333:key/${id}`;
+  const plain = '01234567-89ab-cdef-0123-456789abcdef';
+  const kms = (text: string, recipients = '[]') =>
+    judge(`encryption: { recipients: ["${key}"] }`, `encryption: { recipients: ${recipients}, kms: { ${text} } }`);
+
+  test('is enough with a replica, and beside age recipients', () => {
+    const replicated = `keyId: "${arn('eu-west-1')}", replicas: [eu-central-1]`;
+    expect(kms(replicated)).toEqual({ problems: [], warnings: [] });
+    expect(kms(`keyId: "${arn('eu-west-1', plain)}"`, `[${key}]`)).toEqual({ problems: [], warnings: [] });
+  });
+
+  test.each([
+    [`keyId: "${arn('eu-west-1', plain)}"`, 'the disaster that takes the site takes the key'],
+    [`keyId: "${arn('eu-west-1')}", region: eu-west-2`, 'is eu-west-2, and the key of this ARN lies in eu-west-1'],
+    [`keyId: "${arn('eu-west-1', plain)}", replicas: [eu-central-1]`, 'needs a multi-Region key'],
+    ['keyId: alias/dr', 'is no ARN of a KMS key'],
+  ])('%s is refused', (text, reason) => {
+    expect(kms(text).problems.join()).toContain(reason);
+  });
+
+  test('alone in a third region it is doubtful; no key at all is refused', () => {
+    expect(kms(`keyId: "${arn('eu-north-1')}"`)).toMatchObject({
+      problems: [],
+      warnings: [expect.stringContaining('encryption.kms: is the only thing that opens the backups')],
+    });
+    expect(judge(`encryption: { recipients: ["${key}"] }`, 'encryption: { recipients: [] }').problems.join()).toContain(
+      'needs at least one age',
+    );
+  });
+});
+
 describe('usable, with a warning', () => {
   test.each([
     ['active: east', 'active: east\nallowSingleRegion: true', []],

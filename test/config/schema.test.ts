@@ -30,7 +30,7 @@ describe('what is generated from the code', () => {
 
   test('the keys of every level are known to the suggestions', () => {
     expect(knownKeys(fileSchema, ['databases', 'orders', 'wal'])).toEqual(['enabled', 'flushEvery', 'slot', 'durable']);
-    expect(knownKeys(fileSchema, ['encryption'])).toEqual(['recipients']);
+    expect(knownKeys(fileSchema, ['encryption'])).toEqual(['recipients', 'kms']);
     expect(knownKeys(fileSchema, ['validation', 'http', 0])).toContain('contains');
     expect(knownKeys(fileSchema, ['nowhere', 'at', 'all'])).toEqual([]);
   });

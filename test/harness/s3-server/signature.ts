@@ -2,20 +2,24 @@ import { createHash, createHmac } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
 import { S3Error } from './xml.ts';
 
-/** Checks a request's AWS Signature Version 4 against the one key pair of the server. */
+/**
+ * Checks a request's AWS Signature Version 4 against the one key pair of the server. `body`: its SHA-256 (hexadecimal), for services that
+ * do not send it in a header. Returns the region that it was signed for.
+ */
 export function checkSignature(
   request: IncomingMessage,
   accessKeyId: string,
   secretAccessKey: string,
   nowMs: number,
-): void {
+  { service = 's3', body }: { readonly service?: string; readonly body?: string } = {},
+): string {
   const header = request.headers.authorization ?? '';
   const match =
-    /^AWS4-HMAC-SHA256 Credential=([^/]+)\/(\d{8}\/([^/]+)\/s3\/aws4_request), ?SignedHeaders=([^,]+), ?Signature=([0-9a-f]{64})$/.exec(
+    /^AWS4-HMAC-SHA256 Credential=([^/]+)\/(\d{8}\/([^/]+)\/([a-z0-9]+)\/aws4_request), ?SignedHeaders=([^,]+), ?Signature=([0-9a-f]{64})$/.exec(
       header,
     );
-  if (!match) throw new S3Error(403, 'AccessDenied', 'Access Denied.');
-  const [, id, scope = '', , signedHeaders = '', signature] = match;
+  if (!match || match[4] !== service) throw new S3Error(403, 'AccessDenied', 'Access Denied.');
+  const [, id, scope = '', region = '', , signedHeaders = '', signature] = match;
   if (id !== accessKeyId) {
     throw new S3Error(403, 'InvalidAccessKeyId', 'The AWS access key Id you provided does not exist in our records.');
   }
@@ -41,12 +45,12 @@ export function checkSignature(
           .replace(/ +/g, ' ')}\n`,
     )
     .join('');
-  const payload = String(request.headers['x-amz-content-sha256']);
+  const payload = body ?? String(request.headers['x-amz-content-sha256']);
   const canonical = [request.method, path, canonicalQuery, headers, signedHeaders, payload].join('\n');
   const toSign = ['AWS4-HMAC-SHA256', date, scope, createHash('sha256').update(canonical).digest('hex')].join('\n');
   let key = Buffer.from(`AWS4${secretAccessKey}`);
   for (const part of scope.split('/')) key = createHmac('sha256', key).update(part).digest();
-  if (createHmac('sha256', key).update(toSign).digest('hex') === signature) return;
+  if (createHmac('sha256', key).update(toSign).digest('hex') === signature) return region;
   throw new S3Error(
     403,
     'SignatureDoesNotMatch',
