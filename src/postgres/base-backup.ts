@@ -1,7 +1,11 @@
 import { DrError } from '../base/errors.ts';
+import { IncrementalSink, readGeometry, refusable, refuseIncremental, uploadManifest } from './incremental-backup.ts';
+import type { BlockChanges } from './incremental-file.ts';
+import type { PreviousBackup } from './incremental-manifest.ts';
 import { type Lsn, parseLsn } from './lsn.ts';
 import { type ResultSet, type Session, textOf } from './session.ts';
 import { type TarEntry, TarReader } from './tar.ts';
+import type { Truncations, WalRange } from './wal-summaries.ts';
 import { backend, copyKind, encodeQuery } from './wire.ts';
 
 export interface BaseBackupOptions {
@@ -13,6 +17,11 @@ export interface BaseBackupOptions {
   readonly maxRateKiBs?: number | undefined;
   /** Whether `backup_manifest` (with CRC32C of every file, computed by the server) is sent. */
   readonly manifest: boolean;
+  /**
+   * Of relation files only what changed since this backup is sent (17 and newer, summarize_wal on). `incrementalRefusal` tells the failure
+   * of a server that cannot from all others.
+   */
+  readonly incremental?: PreviousBackup | undefined;
   /** Milliseconds without a byte, once files are coming, after which the server counts as dead; default 5 minutes. */
   readonly silenceMs?: number | undefined;
 }
@@ -30,6 +39,8 @@ export interface BaseBackupStart {
 export interface BaseBackupEntry extends TarEntry {
   /** Null = the data directory itself. */
   readonly tablespaceOid: number | null;
+  /** Only in an incremental backup: the data are these blocks alone, to be laid over the file of the previous backup; `size` is that of the result. */
+  readonly changes?: BlockChanges | undefined;
 }
 
 /**
@@ -56,6 +67,13 @@ export interface BaseBackupResult {
   readonly timeline: number;
 }
 
+/** Reads the server's WAL summaries over another connection. */
+export interface SummaryReader {
+  /** Why they do not reach back to there; undefined when nothing speaks against it. */
+  whyNone(since: Omit<WalRange, 'to'>): Promise<string | undefined>;
+  truncations(range: WalRange): Promise<Truncations>;
+}
+
 const defaultSilenceMs = 5 * 60_000;
 
 /**
@@ -66,6 +84,37 @@ export async function baseBackup(
   session: Session,
   options: BaseBackupOptions,
   consumer: BaseBackupConsumer,
+  summaries?: SummaryReader,
+): Promise<BaseBackupResult> {
+  const { incremental } = options;
+  if (incremental === undefined) return await run(session, options, consumer);
+  if (summaries === undefined) throw refuseIncremental(session.where, 'it has no WAL summaries before PostgreSQL 17');
+  const unavailable = await summaries.whyNone({ timeline: incremental.timeline, from: incremental.startLsn });
+  if (unavailable !== undefined) throw refuseIncremental(session.where, unavailable);
+  let began = false;
+  return await refusable(
+    session,
+    () => began,
+    async () => {
+      const sink = new IncrementalSink(consumer, {
+        geometry: await readGeometry(session),
+        previous: incremental,
+        readTruncations: (range) => summaries.truncations(range),
+        where: session.where,
+      });
+      await uploadManifest(session, incremental);
+      return await run(session, options, sink, () => {
+        began = true;
+      });
+    },
+  );
+}
+
+async function run(
+  session: Session,
+  options: BaseBackupOptions,
+  consumer: BaseBackupConsumer,
+  onBegin?: () => void,
 ): Promise<BaseBackupResult> {
   return await session.exclusive('take a base backup', undefined, async () => {
     // The checkpoint before the first byte may take as long as it likes: only a dead connection ends this wait.
@@ -73,6 +122,7 @@ export async function baseBackup(
     session.socket.write(encodeQuery(command(options)));
     const before = await session.results();
     if (before.ended !== backend.copyOutResponse) throw session.unexpected(before.ended);
+    onBegin?.();
     const start = parseStart(session, before.sets);
     await consumer.begin(start);
     session.socket.setSilenceLimit(options.silenceMs ?? defaultSilenceMs);
@@ -97,6 +147,7 @@ function command(options: BaseBackupOptions): string {
     'WAL false',
     'WAIT false',
     'TABLESPACE_MAP true',
+    ...(options.incremental ? ['INCREMENTAL true'] : []),
     ...(options.manifest ? ["MANIFEST 'yes'", "MANIFEST_CHECKSUMS 'CRC32C'"] : []),
     ...(options.maxRateKiBs === undefined ? [] : [`MAX_RATE ${Math.round(options.maxRateKiBs)}`]),
   ];

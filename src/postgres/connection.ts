@@ -1,11 +1,18 @@
 import { DrError } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
-import { type BaseBackupConsumer, type BaseBackupOptions, type BaseBackupResult, baseBackup } from './base-backup.ts';
+import {
+  type BaseBackupConsumer,
+  type BaseBackupOptions,
+  type BaseBackupResult,
+  baseBackup,
+  type SummaryReader,
+} from './base-backup.ts';
 import { type Lsn, parseLsn } from './lsn.ts';
 import { sqlstateOf } from './server-errors.ts';
-import { Session, textOf } from './session.ts';
+import { Session, settingBytes, textOf } from './session.ts';
 import { openServer } from './socket.ts';
 import { WalStream, type WalStreamEnd, type WalStreamOptions } from './wal-stream.ts';
+import { readTruncations, whyNoSummaries } from './wal-summaries.ts';
 
 export interface ConnectReplicationOptions {
   /** As `pg` reads it: `postgresql://user:password@host:port/database?sslmode=…` or `postgresql:///database?host=/directory`. */
@@ -63,6 +70,7 @@ export interface ReplicationConnection {
 }
 
 const oldestVersion = 15;
+const firstWithSummaries = 17;
 
 /** Connects with `replication=true`. Throws `unreachable`, `denied` or `config` with what to do. */
 export async function connectReplication(options: ConnectReplicationOptions): Promise<ReplicationConnection> {
@@ -72,9 +80,8 @@ export async function connectReplication(options: ConnectReplicationOptions): Pr
     socket.destroy(new DrError('interrupted', 'the connection was interrupted', { where: socket.where }));
   signal?.addEventListener('abort', abort, { once: true });
   if (signal?.aborted) abort();
-  const connection = new Connection(new Session(socket, options.log), () =>
-    signal?.removeEventListener('abort', abort),
-  );
+  const release = () => signal?.removeEventListener('abort', abort);
+  const connection = new Connection(new Session(socket, options.log), options, release);
   if (connection.versionNumber < oldestVersion * 10_000) {
     await connection.close();
     throw new DrError(
@@ -91,11 +98,13 @@ export async function connectReplication(options: ConnectReplicationOptions): Pr
 
 class Connection implements ReplicationConnection {
   readonly #session: Session;
+  readonly #options: Pick<ConnectReplicationOptions, 'url' | 'signal'>;
   readonly #release: () => void;
   #stream: WalStream | undefined;
 
-  constructor(session: Session, release: () => void) {
+  constructor(session: Session, options: Pick<ConnectReplicationOptions, 'url' | 'signal'>, release: () => void) {
     this.#session = session;
+    this.#options = options;
     this.#release = release;
   }
 
@@ -136,11 +145,9 @@ class Connection implements ReplicationConnection {
   }
 
   async walSegmentBytes(): Promise<number> {
-    const text = await this.show('wal_segment_size');
-    const match = /^(\d+)(B|kB|MB|GB)?$/.exec(text);
-    const factor = { B: 1, kB: 1024, MB: 1024 ** 2, GB: 1024 ** 3 }[match?.[2] ?? 'B'];
-    if (!match || factor === undefined) throw this.#odd('SHOW wal_segment_size');
-    return Number(match[1]) * factor;
+    const bytes = settingBytes(await this.show('wal_segment_size'));
+    if (!Number.isInteger(bytes)) throw this.#odd('SHOW wal_segment_size');
+    return bytes;
   }
 
   async createPhysicalSlot(name: string): Promise<boolean> {
@@ -189,7 +196,7 @@ class Connection implements ReplicationConnection {
   }
 
   async baseBackup(options: BaseBackupOptions, consumer: BaseBackupConsumer): Promise<BaseBackupResult> {
-    return await baseBackup(this.#session, options, consumer);
+    return await baseBackup(this.#session, options, consumer, this.#summaries());
   }
 
   async streamWal(options: WalStreamOptions): Promise<WalStreamEnd> {
@@ -205,6 +212,19 @@ class Connection implements ReplicationConnection {
 
   acknowledge(): void {
     this.#stream?.acknowledge();
+  }
+
+  #summaries(): SummaryReader | undefined {
+    if (this.versionNumber < firstWithSummaries * 10_000) return undefined;
+    const { url, signal } = this.#options;
+    return {
+      whyNone: async (since) => {
+        const { timeline } = await this.identify();
+        if (timeline === since.timeline) return await whyNoSummaries(url, since, { signal });
+        return `it is on timeline ${timeline}, the previous backup on ${since.timeline}`;
+      },
+      truncations: (range) => readTruncations(url, range, { signal }),
+    };
   }
 
   async close(): Promise<void> {

@@ -113,6 +113,7 @@ export class Session {
       else if (
         type === backend.readyForQuery ||
         type === backend.copyOutResponse ||
+        type === backend.copyInResponse ||
         type === backend.copyBothResponse
       ) {
         await this.reader.rest();
@@ -177,6 +178,13 @@ class FinishedError extends Error {
     super(failure.message);
     this.failure = failure;
   }
+}
+
+/** Bytes of a setting as `SHOW` prints it (`16MB`, `8192`); NaN for anything else. */
+export function settingBytes(text: string | undefined): number {
+  const match = /^(\d+)(B|kB|MB|GB)?$/.exec(text ?? '');
+  const factor = { B: 1, kB: 1024, MB: 1024 ** 2, GB: 1024 ** 3 }[match?.[2] ?? 'B'];
+  return Number(match?.[1]) * (factor ?? Number.NaN);
 }
 
 /** The text of column `name` in a row; undefined for NULL or a missing column. */

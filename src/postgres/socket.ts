@@ -3,7 +3,7 @@ import pg from 'pg';
 import { DrError, messageOf } from '../base/errors.ts';
 import { formatDuration } from '../base/units.ts';
 import { connectError } from './server-errors.ts';
-import type { ByteSource } from './wire.ts';
+import { type ByteSource, serverClosed } from './wire.ts';
 
 /**
  * One buffer for all reads of a plain connection: the kernel fills it, the consumer works on it, and only then is it filled
@@ -91,6 +91,31 @@ export class ServerSocket implements ByteSource {
 
   write(bytes: Uint8Array): void {
     if (!this.closed) this.#stream.write(bytes);
+  }
+
+  /** Writes and resolves when there is room for more; throws when the connection breaks, or nothing moves for `stallMs`. */
+  async writeAll(bytes: Uint8Array, stallMs: number): Promise<void> {
+    if (!this.closed && this.#stream.write(bytes)) return;
+    const stream = this.#stream;
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(() => {
+        this.destroy(
+          new DrError('unreachable', `the server took nothing for ${formatDuration(stallMs)}`, {
+            where: this.where,
+            next: 'Check the network between dr and the server, and whether the server hangs (disk, stopped process).',
+          }),
+        );
+      }, stallMs);
+      const done = () => {
+        clearTimeout(timer);
+        stream.off('drain', done).off('close', done);
+        resolve();
+      };
+      stream.once('drain', done).once('close', done);
+      if (stream.destroyed) done();
+    });
+    if (this.#failure !== undefined) throw this.#failure;
+    if (this.#ended) throw serverClosed(this.where);
   }
 
   /** Ends the connection at once; who waits gets `error`. */

@@ -11,6 +11,7 @@ export const backend = {
   copyBothResponse: 0x57, // W
   copyData: 0x64, // d
   copyDone: 0x63, // c
+  copyInResponse: 0x47, // G
   copyOutResponse: 0x48, // H
   commandComplete: 0x43, // C
   dataRow: 0x44, // D
@@ -22,6 +23,14 @@ export const backend = {
   readyForQuery: 0x5a, // Z
   rowDescription: 0x54, // T
 } as const;
+
+/** The server's side of the connection came to its end. */
+export function serverClosed(where: string): DrError {
+  return new DrError('unreachable', 'the server closed the connection', {
+    where,
+    next: 'Look at the server log for a crash, a restart or a terminated connection.',
+  });
+}
 
 /** Where the bytes of the server come from. Nothing is read ahead of the calls: not calling is back-pressure. */
 export interface ByteSource {
@@ -127,10 +136,7 @@ export class MessageReader {
     this.#at = 0;
     const chunk = await this.#source.read();
     if (chunk === undefined) {
-      throw new DrError('unreachable', 'the server closed the connection', {
-        where: this.#where,
-        next: 'Look at the server log for a crash, a restart or a terminated connection.',
-      });
+      throw serverClosed(this.#where);
     }
     this.#chunk = chunk;
   }
@@ -229,6 +235,15 @@ export function encodeQuery(text: string): Buffer {
   message[0] = 0x51; // Q
   message.writeInt32BE(4 + length + 1, 1);
   message.write(text, 5);
+  return message;
+}
+
+/** Bytes for a copy into the server. */
+export function encodeCopyData(bytes: Uint8Array): Buffer {
+  const message = Buffer.allocUnsafe(1 + 4 + bytes.length);
+  message[0] = backend.copyData;
+  message.writeInt32BE(4 + bytes.length, 1);
+  message.set(bytes, 5);
   return message;
 }
 
