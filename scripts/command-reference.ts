@@ -9,8 +9,9 @@ export function commandReference(): string {
 <!-- Generated from src/commands by "npm run generate": change it there. -->
 
 Every command takes \`--config FILE\`, \`--json\` (one JSON document on standard output, \`{"ok": true, "command": …, "result": …}\` or
-\`{"ok": false, "error": {"kind", "message", "where", "causes", "next"}}\`; logs on standard error), \`--identity FILE\`, \`--site NAME\`,
-\`--log-level LEVEL\`, \`--no-progress\` and \`--help\`. Environment: \`DR_CONFIG\`, \`DR_IDENTITY_FILE\`, \`DR_SITE\`, \`DR_LOG_LEVEL\`, \`NO_COLOR\`.`,
+\`{"ok": false, "error": {"kind", "message", "where", "causes", "next"}}\`; logs on standard error), \`--identity FILE\`, \`--passphrase-file FILE\`,
+\`--site NAME\`,
+\`--log-level LEVEL\`, \`--no-progress\` and \`--help\`. Environment: \`DR_CONFIG\`, \`DR_IDENTITY_FILE\`, \`DR_PASSPHRASE_FILE\` or \`DR_PASSPHRASE\`, \`DR_SITE\`, \`DR_LOG_LEVEL\`, \`NO_COLOR\`.`,
   ];
   for (const verb of verbs) {
     const synopsis = [

@@ -60,6 +60,13 @@ const ask = async (question: string): Promise<string> => {
   }
 };
 
+const { askSecret } = await import('./commands/ask-secret.ts');
+const secretly = (question: string) =>
+  askSecret(question, process.stdin, process.stderr, {
+    onInterrupt: () => process.kill(process.pid, 'SIGINT'),
+    signal: stop.signal,
+  });
+
 const code = await runCli({
   args: process.argv.slice(2),
   env: process.env,
@@ -72,7 +79,7 @@ const code = await runCli({
   onReload: (listener) => {
     reload = listener;
   },
-  ...(process.stdin.isTTY && process.stderr.isTTY ? { ask } : {}),
+  ...(process.stdin.isTTY && process.stderr.isTTY ? { ask, askSecret: secretly } : {}),
 });
 
 // Connections that are kept alive would hold the process up; what was written is flushed first.

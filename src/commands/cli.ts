@@ -29,6 +29,8 @@ export interface Outside {
   readonly onReload?: ((listener: () => void) => void) | undefined;
   /** Asks the person at the terminal; missing when input or error output is none. */
   readonly ask?: ((question: string) => Promise<string>) | undefined;
+  /** The same for a secret: nothing that is typed is shown. */
+  readonly askSecret?: ((question: string) => Promise<string>) | undefined;
 }
 
 /** What stands before or after the verb and is the same for all. */
@@ -36,6 +38,7 @@ interface Globals {
   readonly config?: string;
   readonly json?: boolean;
   readonly identity?: string;
+  readonly passphraseFile?: string;
   readonly site?: string;
   readonly logLevel?: string;
   readonly progress: boolean;
@@ -105,6 +108,10 @@ function choose(outside: Outside, verbs: readonly Verb[]): Chosen | undefined {
     .option('--config <file>', 'configuration file (default: $DR_CONFIG, then config/dr.yaml)')
     .option('--json', 'one JSON document on standard output; logs stay on standard error')
     .option('--identity <file>', 'age identity that opens the vaults (default: $DR_IDENTITY_FILE)')
+    .option(
+      '--passphrase-file <file>',
+      'holds the passphrase of a protected identity (default: $DR_PASSPHRASE_FILE, $DR_PASSPHRASE, else it is asked for)',
+    )
     .option('--site <name>', 'the site this dr runs at (default: $DR_SITE, then the active site of the file)')
     .option('--log-level <level>', `${logLevels.join(', ')} (default: $DR_LOG_LEVEL, then warn; daemon: info)`)
     .option('--no-progress', 'do not show how far long operations have come')
@@ -227,7 +234,12 @@ function createContext(
     },
     loadIdentities: () => {
       const file = globals.identity ?? outside.env['DR_IDENTITY_FILE'];
-      identities ??= file ? readIdentities(file, log) : Promise.resolve(undefined);
+      const passphrase = {
+        file: globals.passphraseFile ?? (outside.env['DR_PASSPHRASE_FILE'] || undefined),
+        value: outside.env['DR_PASSPHRASE'] || undefined,
+        ask: outside.askSecret,
+      };
+      identities ??= file ? readIdentities(file, passphrase, log) : Promise.resolve(undefined);
       return identities;
     },
     onReload: (listener) => outside.onReload?.(listener),
