@@ -8,7 +8,7 @@ export interface DatabaseFinding {
   readonly severity: 'error' | 'warning';
   /** What was found, as a sentence. */
   readonly what: string;
-  /** How to mend it; undefined when `ok`. */
+  /** How to mend it; when `ok` undefined, or how it would be better still. */
   readonly next: string | undefined;
 }
 
@@ -104,9 +104,28 @@ export function doctorDatabase(
     `not in the base backup, because outside the data directory: ${facts.outsideFiles.join(', ')}`,
     'Protect their folder as a resource under `configuration`, so that the recovered server gets them too.',
   );
+  findings.push(...summaryFindings(facts));
   if (options.walEnabled)
     findings.push(...slotFindings(facts, slotName), ...synchronousFindings(facts, options.applicationName));
   return findings;
+}
+
+/** WAL summaries are a help, never a need. */
+function summaryFindings({ versionNumber, settings }: ServerFacts): DatabaseFinding[] {
+  if (versionNumber < 170_000) return [];
+  const isOn = settings.summarize_wal === 'on';
+  return [
+    {
+      ok: true,
+      severity: 'warning',
+      what: isOn
+        ? 'summarize_wal is on: backups read only what changed'
+        : 'summarize_wal is off: backups read everything, and store what changed',
+      next: isOn
+        ? undefined
+        : 'ALTER SYSTEM SET summarize_wal = on; SELECT pg_reload_conf(); then backups read only what changed.',
+    },
+  ];
 }
 
 function slotFindings(facts: ServerFacts, slotName: string): DatabaseFinding[] {

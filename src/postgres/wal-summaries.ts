@@ -48,7 +48,7 @@ export async function whyNoSummaries(
  * The relations that were truncated in a range of WAL that is summarized. The server's own incremental stream does not tell: it counts
  * every block below the present size of a file as unchanged when no record of WAL names it, also blocks that were cut off and came back as
  * zeros when the file was extended (`GetFileBackupMethod`, seen in 17.10 and 18.4). Taken from the previous backup they would bring
- * deleted rows back. See docs/decisions/.
+ * deleted rows back. See docs/decisions/0006-summaries-are-not-trusted-blindly.md.
  */
 export async function readTruncations(url: string, range: WalRange, options: QueryOptions): Promise<Truncations> {
   return await withClient(url, { ...options, timeoutMs: readTimeoutMs }, async (query, where) => {

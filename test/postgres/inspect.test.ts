@@ -128,6 +128,18 @@ describe('doctorDatabase', () => {
     expect(doctorDatabase(changed, 'dr', { walEnabled: false }).some(({ what }) => what.includes('slot'))).toBe(false);
   });
 
+  it('says how a server of 17 could send only what changed, which is no fault', async () => {
+    const facts = await inspect(server.url, 'dr');
+    const summaries = (changed: Partial<ServerFacts>) =>
+      doctorDatabase({ ...facts, ...changed }, 'dr').filter(({ what }) => what.includes('summarize_wal'));
+    const hint = { ok: true, what: 'summarize_wal is off: backups read everything, and store what changed' };
+    expect(summaries({})).toEqual([expect.objectContaining({ ...hint, next: expect.stringContaining('= on') })]);
+    expect(summaries({ settings: { ...facts.settings, summarize_wal: 'on' } })).toEqual([
+      expect.objectContaining({ ok: true, next: undefined }),
+    ]);
+    expect(summaries({ versionNumber: 160_009 })).toEqual([]);
+  });
+
   it('sees a slot in use, and reports a standby with its own timeline', async () => {
     const data = join(await tempDir('standby'), 'data');
     await standbyOf(server, data);
