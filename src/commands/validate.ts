@@ -1,7 +1,7 @@
 import { formatDuration } from '../base/units.ts';
 import { worstIntervalMs } from '../config/cadence.ts';
 import { formatPath, formatProblem } from '../config/problems.ts';
-import type { Config } from '../config/types.ts';
+import type { Config, KeepRules } from '../config/types.ts';
 import { type Column, renderTable } from '../report/table.ts';
 import { count, list } from '../report/values.ts';
 import type { CommandContext, CommandResult } from './context.ts';
@@ -15,6 +15,7 @@ interface Protected {
   readonly lossMs: number;
   readonly rpoMs: number | undefined;
   readonly retentionMs: number;
+  readonly keep: KeepRules;
   readonly recoversAt: readonly string[];
 }
 
@@ -65,12 +66,20 @@ const columns: readonly Column<Protected>[] = [
     value: (resource) => (resource.rpoMs === undefined ? '-' : formatDuration(resource.rpoMs)),
     align: 'right',
   },
-  { title: 'KEPT', value: (resource) => formatDuration(resource.retentionMs), align: 'right' },
+  { title: 'KEPT', value: keptText },
   {
     title: 'RECOVERS AT',
     value: (resource) => (resource.recoversAt.length === 0 ? 'nowhere' : list(resource.recoversAt)),
   },
 ];
+
+/** `30 d, 14 daily, 12 monthly`. */
+function keptText({ retentionMs, keep }: Protected): string {
+  const rules = (['daily', 'weekly', 'monthly', 'yearly'] as const).flatMap((rule) =>
+    keep[rule] === undefined ? [] : [`${keep[rule]} ${rule}`],
+  );
+  return [formatDuration(retentionMs), ...rules].join(', ');
+}
 
 function protectedBy(config: Config): Protected[] {
   const databases = Object.values(config.databases).map(
@@ -83,6 +92,7 @@ function protectedBy(config: Config): Protected[] {
       lossMs: database.wal.enabled ? database.wal.flushEveryMs : worstIntervalMs(database.schedule),
       rpoMs: database.rpoMs,
       retentionMs: database.retentionMs,
+      keep: database.keep,
       recoversAt: Object.keys(database.recover),
     }),
   );
@@ -94,6 +104,7 @@ function protectedBy(config: Config): Protected[] {
       lossMs: worstIntervalMs(directory.schedule),
       rpoMs: directory.rpoMs,
       retentionMs: directory.retentionMs,
+      keep: directory.keep,
       recoversAt: Object.keys(directory.recover),
     }),
   );

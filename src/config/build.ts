@@ -2,7 +2,15 @@ import { availableParallelism, tmpdir, userInfo } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { parseDatabaseUrl } from './scalars.ts';
 import type { ConfigFile } from './schema.ts';
-import type { Config, DatabaseConfig, DatabaseTarget, DirectoryConfig, NotificationConfig, TrafficConfig } from './types.ts';
+import type {
+  Config,
+  DatabaseConfig,
+  DatabaseTarget,
+  DirectoryConfig,
+  KeepRules,
+  NotificationConfig,
+  TrafficConfig,
+} from './types.ts';
 
 type Section<Name extends 'databases' | 'data' | 'configuration' | 'traffic'> = ConfigFile[Name][string];
 
@@ -25,9 +33,13 @@ export function buildConfig(file: ConfigFile, source: Config['source']): Config 
     sites: mapValues(file.sites, (site, name) => ({ name, ...site })),
     active: file.active,
     encryption: buildEncryption(file.encryption),
-    databases: mapValues(file.databases, (database, name) => buildDatabase(name, database, rpoMs)),
-    data: mapValues(file.data, (data, name) => buildDirectory(name, 'data', data)),
-    configuration: mapValues(file.configuration, (settings, name) => buildDirectory(name, 'configuration', settings)),
+    databases: mapValues(file.databases, (database, name) =>
+      buildDatabase(name, database, rpoMs, file.backup.keepAtLeast),
+    ),
+    data: mapValues(file.data, (data, name) => buildDirectory(name, 'data', data, file.backup.keepAtLeast)),
+    configuration: mapValues(file.configuration, (settings, name) =>
+      buildDirectory(name, 'configuration', settings, file.backup.keepAtLeast),
+    ),
     traffic: mapValues(file.traffic, (traffic, name) => buildTraffic(name, traffic)),
     verification: file.verification,
     validation: {
@@ -68,12 +80,18 @@ function buildEncryption(encryption: ConfigFile['encryption']): Config['encrypti
   return { recipients, kms: { key: keyId, regions: [...new Set([region, ...replicas])], endpoint, credentials } };
 }
 
-function buildDatabase(name: string, database: Section<'databases'>, rpoMs: number): DatabaseConfig {
+function buildDatabase(
+  name: string,
+  database: Section<'databases'>,
+  rpoMs: number,
+  keepAtLeast: number,
+): DatabaseConfig {
   return {
     name,
     url: database.url,
     schedule: database.schedule,
-    retentionMs: database.retention,
+    retentionMs: database.retention.age,
+    keep: buildKeep(database.retention, keepAtLeast),
     rpoMs: database.rpo ?? rpoMs,
     wal: {
       enabled: database.wal.enabled,
@@ -95,18 +113,32 @@ function buildDatabase(name: string, database: Section<'databases'>, rpoMs: numb
   };
 }
 
-function buildDirectory(name: string, kind: 'data' | 'configuration', section: Section<'data'>): DirectoryConfig {
+function buildDirectory(
+  name: string,
+  kind: 'data' | 'configuration',
+  section: Section<'data'>,
+  keepAtLeast: number,
+): DirectoryConfig {
   return {
     name,
     kind,
     path: section.path,
     schedule: section.schedule,
-    retentionMs: section.retention,
+    retentionMs: section.retention.age,
+    keep: buildKeep(section.retention, keepAtLeast),
     rpoMs: section.rpo,
     exclude: section.exclude,
     allowEmpty: section.allowEmpty,
     recover: section.recover,
   };
+}
+
+/** A field of the short form of a retention is as one that is left out of the long form. */
+type Retention = Extract<Section<'data'>['retention'], { daily?: unknown }>;
+
+function buildKeep(retention: Retention, keepAtLeast: number): KeepRules {
+  const { last, daily, weekly, monthly, yearly, timeZone } = retention;
+  return { last: last ?? keepAtLeast, daily, weekly, monthly, yearly, timeZone };
 }
 
 function buildTraffic(name: string, traffic: Section<'traffic'>): TrafficConfig {

@@ -43,6 +43,17 @@ export const cadence = () =>
     return typeof parsed === 'string' ? wrong(parsed) : parsed;
   });
 
+/** The IANA name of a time zone. */
+export const timeZone = () =>
+  text('a time zone, for example Europe/Berlin', (written) => {
+    try {
+      new Intl.DateTimeFormat('en', { timeZone: written });
+      return written;
+    } catch {
+      return wrong(`"${written}" is not a time zone: write a name like Europe/Berlin, or UTC`);
+    }
+  });
+
 /** A size; the value is bytes. */
 export const size = (smallest: number, largest: number, range: string) =>
   text('a size with its unit, for example 16MiB', (written) => {

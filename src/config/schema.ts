@@ -11,6 +11,7 @@ import {
   name,
   size,
   someText,
+  timeZone,
   vaultUrl,
   whole,
 } from './scalars.ts';
@@ -82,12 +83,35 @@ const databaseTarget = z.strictObject({
     .describe('PostgreSQL settings of the recovered server, over those of the original.'),
 });
 
+const kept = (what: string) => whole(1, 10_000).optional().describe(what);
+
+/** `30 days`, or the long form; both give the long one. What any rule keeps is kept. */
+const retention = (age: string, what: string) =>
+  z
+    .union(
+      [
+        duration().transform((ms) => ({ age: ms, timeZone: 'UTC' })),
+        z.strictObject({
+          age: duration().prefault(age).describe('Everything younger is kept.'),
+          last: kept('So many of the newest good backups are kept whatever their age; default: backup.keepAtLeast.'),
+          daily: kept('Of so many of the last days that have a good backup, the newest one is kept.'),
+          weekly: kept('The same of weeks (ISO 8601: Monday to Sunday).'),
+          monthly: kept('The same of months.'),
+          yearly: kept('The same of years.'),
+          timeZone: timeZone().prefault('UTC').describe('Where days, weeks, months and years begin at midnight.'),
+        }),
+      ],
+      { error: `must be a length of time like ${age}, or rules: { age: ${age}, monthly: 12, yearly: 3 }` },
+    )
+    .prefault(age)
+    .describe(`${what} In the long form also by rules of the calendar: { age: ${age}, monthly: 12, yearly: 3 }.`);
+
 const database = z.strictObject({
   url: databaseUrl().describe(
     "The active site's server, with replication rights: postgresql://user@host:5432/database. Write secrets as ${NAME}.",
   ),
   schedule: cadence().prefault('every 6 hours').describe('When a base backup is taken.'),
-  retention: duration().prefault('30 days').describe('How long backups and their WAL are kept.'),
+  retention: retention('30 days', 'How long backups and their WAL are kept: any moment of this time can be recovered.'),
   rpo: duration().optional().describe('Most that may be lost of this database; default: objectives.rpo.'),
   wal: z
     .strictObject({
@@ -108,11 +132,11 @@ const database = z.strictObject({
   recover: z.record(name(), databaseTarget).prefault({}).describe('Where each other site brings it up, by site.'),
 });
 
-const directory = (schedule: string, retention: string, what: string) =>
+const directory = (schedule: string, age: string, what: string) =>
   z.strictObject({
     path: absolutePath().describe(`Folder at the active site that holds the ${what}.`),
     schedule: cadence().prefault(schedule).describe('When a backup is taken.'),
-    retention: duration().prefault(retention).describe('How long backups are kept.'),
+    retention: retention(age, 'How long backups are kept.'),
     rpo: duration().optional().describe('Most that may be lost; default: what the schedule gives.'),
     exclude: z
       .array(someText('a pattern'))

@@ -68,6 +68,7 @@ export interface DatabaseConfig {
   readonly url: string;
   readonly schedule: Cadence;
   readonly retentionMs: number;
+  readonly keep: KeepRules;
   readonly rpoMs: number;
   readonly wal: {
     readonly enabled: boolean;
@@ -78,6 +79,19 @@ export interface DatabaseConfig {
   };
   /** Where each other site brings it up. */
   readonly recover: Readonly<Record<string, DatabaseTarget>>;
+}
+
+/** What is kept beside everything that is younger than the retention. */
+export interface KeepRules {
+  /** Newest good backups. */
+  readonly last: number;
+  /** The newest good backup of each of so many of the last days, weeks, months, years that have one; undefined = none. */
+  readonly daily: number | undefined;
+  readonly weekly: number | undefined;
+  readonly monthly: number | undefined;
+  readonly yearly: number | undefined;
+  /** Where a day begins at midnight. */
+  readonly timeZone: string;
 }
 
 export interface DatabaseTarget {
@@ -97,6 +111,7 @@ export interface DirectoryConfig {
   readonly path: string;
   readonly schedule: Cadence;
   readonly retentionMs: number;
+  readonly keep: KeepRules;
   /** Undefined = the cadence itself is the objective. */
   readonly rpoMs: number | undefined;
   readonly exclude: readonly string[];

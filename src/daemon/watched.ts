@@ -1,7 +1,8 @@
+import type { ResourceKind } from '../backup/manifest.ts';
 import type { RetentionPolicy } from '../backup/retention/retention.ts';
 import type { WatchedResource } from '../backup/status/model.ts';
 import { nextRunAfter, worstIntervalMs } from '../config/cadence.ts';
-import type { Cadence, Config } from '../config/types.ts';
+import type { Cadence, Config, DatabaseConfig, DirectoryConfig } from '../config/types.ts';
 
 /** Every resource of the configuration with what is promised for it, as the measuring of the status wants it. */
 export function watchedResources(config: Config): WatchedResource[] {
@@ -36,10 +37,14 @@ export function watchedResources(config: Config): WatchedResource[] {
 
 /** How long backups of each resource are kept. */
 export function retentionPolicies(config: Config): ReadonlyMap<string, RetentionPolicy> {
-  return new Map(
-    watchedResources(config).map(({ name, kind, retentionMs }) => [
-      name,
-      { kind, retentionMs, keepAtLeast: config.backup.keepAtLeast },
-    ]),
-  );
+  const policies = new Map<string, RetentionPolicy>();
+  const add = (kind: ResourceKind, { name, retentionMs, keep }: DatabaseConfig | DirectoryConfig) => {
+    const { last: keepAtLeast, ...periods } = keep;
+    policies.set(name, { kind, retentionMs, keepAtLeast, periods });
+  };
+  for (const database of Object.values(config.databases)) add('database', database);
+  for (const directory of [...Object.values(config.data), ...Object.values(config.configuration)]) {
+    add(directory.kind, directory);
+  }
+  return policies;
 }

@@ -7,7 +7,12 @@ import { count } from './values.ts';
 /** Lines of removals shown for each vault; --json has all of them. */
 const SHOWN = 40;
 
-const rules: Readonly<Record<VaultRetention['backups'][number]['rule'], string>> = {
+/** Kept backups older than the window that are shown one by one. */
+const SHOWN_KEPT = 20;
+
+type Rule = VaultRetention['backups'][number]['rules'][number];
+
+const rules: Readonly<Record<Rule, string>> = {
   held: 'under hold',
   unreadable: 'cannot be read',
   young: 'within retention',
@@ -15,6 +20,10 @@ const rules: Readonly<Record<VaultRetention['backups'][number]['rule'], string>>
   newest: 'which the next backup builds on',
   'last-good': 'among the last good ones',
   'newest-verified': 'the newest verified one',
+  daily: 'the newest of a day',
+  weekly: 'the newest of a week',
+  monthly: 'the newest of a month',
+  yearly: 'the newest of a year',
   'no-policy': 'of a resource that is not configured any more',
   expired: 'beyond retention',
 };
@@ -43,10 +52,16 @@ function vaultLines(vault: VaultRetention, { applied, held }: RetentionReport): 
   if (removals.length > 0) lines.push(indent(renderTable(columns, removals.slice(0, SHOWN))));
   if (removals.length > SHOWN) lines.push(`  … and ${removals.length - SHOWN} more (--json shows all)`);
   const kept = new Map<string, number>();
-  for (const { keep, rule } of vault.backups) if (keep) kept.set(rules[rule], (kept.get(rules[rule]) ?? 0) + 1);
+  for (const { keep, rules: all } of vault.backups) {
+    const [first] = all;
+    if (keep && first) kept.set(rules[first], (kept.get(rules[first]) ?? 0) + 1);
+  }
   if (kept.size > 0) {
     lines.push(`  Kept: ${[...kept].map(([why, number]) => `${count(number, 'backup')} ${why}`).join('; ')}.`);
   }
+  const special = vault.backups.filter((backup) => backup.rules.some(isCalendar)).reverse();
+  if (special.length > 0) lines.push(indent(renderTable(keptColumns, special.slice(0, SHOWN_KEPT))));
+  if (special.length > SHOWN_KEPT) lines.push(`  … and ${special.length - SHOWN_KEPT} more (--json shows all)`);
   for (const note of notes) lines.push(`  Note: ${note}`);
   return lines;
 }
@@ -58,6 +73,15 @@ const columns: readonly Column<Removal>[] = [
   { title: 'BYTES', value: ({ what, bytes }) => (what === 'manifest' ? '-' : formatBytes(bytes)), align: 'right' },
   { title: 'WHY', value: ({ why }) => why },
 ];
+
+const keptColumns: readonly Column<VaultRetention['backups'][number]>[] = [
+  { title: 'KEPT', value: ({ resource, id }) => `${resource} ${id}` },
+  { title: 'RULES', value: (backup) => backup.rules.join(', ') },
+];
+
+function isCalendar(rule: Rule): boolean {
+  return rule === 'daily' || rule === 'weekly' || rule === 'monthly' || rule === 'yearly';
+}
 
 function indent(text: string): string {
   return text.replace(/^/gm, '  ');

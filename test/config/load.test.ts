@@ -5,6 +5,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { redact } from '../../src/base/redact.ts';
 import { type LoadedConfig, loadConfig, parseConfig } from '../../src/config/load.ts';
 import { ConfigError, formatProblem } from '../../src/config/problems.ts';
+import { retentionPolicies } from '../../src/daemon/watched.ts';
 import { exampleText, recipient } from './example.ts';
 
 let directory: string;
@@ -66,6 +67,7 @@ describe('a good file', () => {
       url: env.ORDERS_DATABASE_URL,
       schedule: { kind: 'every', everyMs: 21_600_000, text: 'every 6 hours' },
       retentionMs: 30 * 86_400_000,
+      keep: { last: 3, timeZone: 'UTC' },
       rpoMs: 900_000,
       wal: { enabled: true, flushEveryMs: 5000, slot: 'dr_orders', durable: 'all' },
       recover: {
@@ -112,6 +114,39 @@ describe('a good file', () => {
     expect(config.configuration['settings']?.retentionMs).toBe(365 * 86_400_000);
     const names = [...text.matchAll(/\$\{([A-Z_]+)\}/g)].map((match) => match[1]);
     expect([...new Set(names)].sort()).toEqual([...Object.keys(variables), 'NAME'].sort());
+  });
+
+  test('retention in its long form: rules of the calendar beside the age', async () => {
+    const long =
+      'retention: { age: 30 days, last: 5, daily: 14, weekly: 8, monthly: "12", yearly: 3, timeZone: Europe/Berlin }';
+    const text = exampleText(key)
+      .replace('retention: 30 days', long)
+      .replace('retention: 90 days', 'retention: { monthly: 6 }');
+    const { config } = await load(text);
+    expect(config.databases['orders']).toMatchObject({
+      retentionMs: 30 * 86_400_000,
+      keep: { last: 5, daily: 14, weekly: 8, monthly: 12, yearly: 3, timeZone: 'Europe/Berlin' },
+    });
+    expect(config.data['uploads']).toMatchObject({
+      retentionMs: 90 * 86_400_000,
+      keep: { last: 3, daily: undefined, monthly: 6, timeZone: 'UTC' },
+    });
+    expect(retentionPolicies(config).get('orders')).toEqual({
+      kind: 'database',
+      retentionMs: 30 * 86_400_000,
+      keepAtLeast: 5,
+      periods: { daily: 14, weekly: 8, monthly: 12, yearly: 3, timeZone: 'Europe/Berlin' },
+    });
+    for (const [wrong, reason] of [
+      ['{ age: 30 days, monthy: 12 }', /unknown key; did you mean monthly/],
+      ['{ monthly: 0 }', /whole number from 1/],
+      ['{ timeZone: Berlin }', /not a time zone/],
+      ['{ age: 5 }', /length of time/],
+      ['5', /must be a length of time like 30 days, or rules/],
+      ['{ age: 1 hour }', /shorter than the 6 h between two backups/],
+    ] as const) {
+      expect(await problemsOf('retention: 30 days', `retention: ${wrong}`)).toEqual([expect.stringMatching(reason)]);
+    }
   });
 
   test('sections with nothing below them are empty, and defaults need not be written', async () => {

@@ -7,6 +7,8 @@ import { readWalHeader, splitWalObject, type WalHeader } from '../wal/object.ts'
 import type { DatabaseNeed } from './check-vault-backups.ts';
 import { type CheckContext, compare, isGone } from './check-vault-findings.ts';
 
+/** Behind all WAL. */
+const NEVER: Lsn = 2n ** 64n;
 /** Headers read at once. */
 const READS_IN_FLIGHT = 16;
 
@@ -33,9 +35,13 @@ export type WalKeys = ReadonlyMap<string, string>;
 /**
  * Reads the header of every WAL object, or all of it where asked, and looks for holes behind the base backups of each lineage: by what
  * this vault has on both sides of a hole, and by what the others have. That WAL is missing at the end of a timeline or where it
- * begins only another vault can tell.
+ * begins only another vault can tell. Base backups in `alone` (`resource/id`) need only what makes them consistent.
  */
-export async function checkWal(context: CheckContext, databases: readonly DatabaseNeed[]): Promise<WalKeys> {
+export async function checkWal(
+  context: CheckContext,
+  databases: readonly DatabaseNeed[],
+  alone: ReadonlySet<string>,
+): Promise<WalKeys> {
   const { store, findings, reads, opener, signal } = context;
   const bases = Map.groupBy(databases, ({ systemId }) => systemId);
   const archives = new Map<string, Archive>();
@@ -66,7 +72,7 @@ export async function checkWal(context: CheckContext, databases: readonly Databa
   }
   for (const [systemId, ofSystem] of bases) {
     const archive = archives.get(systemId) ?? { segmentBytes: ofSystem[0]?.segmentBytes ?? 0, timelines: new Map() };
-    await reportHoles(context, systemId, ofSystem, archive, elsewhere.get(systemId));
+    await reportHoles(context, systemId, ofSystem, alone, archive, elsewhere.get(systemId));
   }
   return keys;
 }
@@ -123,13 +129,15 @@ async function reportHoles(
   context: CheckContext,
   systemId: string,
   bases: readonly DatabaseNeed[],
+  alone: ReadonlySet<string>,
   here: Archive,
   there: Archive | undefined,
 ): Promise<void> {
   const { store, findings, signal } = context;
   const { segmentBytes } = here;
-  const oldest = bases.map(({ from }) => from).reduce(minLsn);
-  const lineage = { systemId, from: oldest, segmentBytes };
+  const ofWindow = bases.filter(({ resource, id }) => !alone.has(`${resource}/${id}`));
+  const oldest = ofWindow.map(({ from }) => from).reduce(minLsn, NEVER);
+  const lineage = { systemId, from: bases.map(({ from }) => from).reduce(minLsn), segmentBytes };
   const numbers = new Set([
     ...here.timelines.keys(),
     ...(there?.timelines.keys() ?? []),
@@ -141,11 +149,20 @@ async function reportHoles(
     // The WAL of a timeline that was left before the oldest base backup leads nowhere.
     if (!bases.some((base) => base.timeline <= number)) continue;
     const own = bases.filter((base) => base.timeline === number);
-    const needed = neededRange(joinRanges(timeline?.ranges ?? []), own, oldest);
+    const leads = ofWindow.some((base) => base.timeline <= number);
+    const behind = joinRanges(timeline?.ranges ?? []).filter(({ end }) => end > oldest);
+    const needed = leads
+      ? neededRange(
+          behind,
+          ofWindow.filter((base) => base.timeline === number),
+          oldest,
+        )
+      : undefined;
     const wanted = [
       ...(needed ? [needed] : []),
+      ...own.map(({ from, consistent }) => ({ start: from, end: consistent })),
       // Whatever another vault has behind the oldest base backup could be recovered to.
-      ...(other?.ranges ?? []).map(({ start, end }) => ({ start: maxLsn(start, oldest), end })),
+      ...(leads ? (other?.ranges ?? []) : []).map(({ start, end }) => ({ start: maxLsn(start, oldest), end })),
     ];
     for (const hole of subtract(wanted, timeline?.ranges ?? [])) {
       const key = layout.walSegment(systemId, number, segmentName(number, hole.start, segmentBytes));

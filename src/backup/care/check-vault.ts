@@ -12,6 +12,7 @@ import { checkMarker } from './check-vault-marker.ts';
 import { Opener } from './check-vault-open.ts';
 import { checkKeys, checkLeases, checkRecords } from './check-vault-records.ts';
 import { checkWal } from './check-vault-wal.ts';
+import { keptAlone } from './repair.ts';
 import { isGood } from './repair-replace.ts';
 import { isInSample, type Sample } from './sample.ts';
 
@@ -107,7 +108,7 @@ export async function examine(options: CheckOptions): Promise<Examination> {
   await checkDocuments(context, options.documents ?? {});
   const found = await checkBackups(context);
   const { survey, users, databases } = found;
-  const walKeys = await checkWal(context, databases);
+  const walKeys = await checkWal(context, databases, keptAlone(survey, options.policies, context.nowMs));
   const records = await checkRecords(context);
   const keys = await checkKeys(context, survey, users, walKeys, records.keyIds);
   await checkLeases(context);

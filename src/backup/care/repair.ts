@@ -7,7 +7,7 @@ import { acquireLease } from '../../vault/lease.ts';
 import type { ObjectStore } from '../../vault/store.ts';
 import { RETENTION_LEASE } from '../retention/collect-check.ts';
 import { everyBackup, type SurveyedBackup, unionOf, type VaultSurvey } from '../retention/collect-survey.ts';
-import { decideRetention, type RetentionPolicy } from '../retention/retention.ts';
+import { type BackupFacts, decideRetention, type RetentionPolicy } from '../retention/retention.ts';
 import { surveyForCare } from './care-survey.ts';
 import { copyBackup } from './repair-backup.ts';
 import { copyRecords, type FailedRecord } from './repair-records.ts';
@@ -138,13 +138,32 @@ function keptOf(
   nowMs: number,
 ): ReadonlySet<string> {
   if (!policy) return new Set(backups.map(({ id }) => id));
-  const facts = backups.map(({ id, recoveryPointMs, finishedAtMs }) => ({
+  return new Set(decideRetention(policy, factsOf(backups), nowMs, false).flatMap(({ id, keep }) => (keep ? [id] : [])));
+}
+
+/** `resource/id` of the base backups of a vault that lie beyond the window and need only the WAL that makes them consistent. */
+export function keptAlone(
+  survey: VaultSurvey,
+  policies: ReadonlyMap<string, RetentionPolicy>,
+  nowMs: number,
+): ReadonlySet<string> {
+  const found = new Set<string>();
+  for (const [resource, backups] of survey.backups) {
+    const policy = policies.get(resource);
+    const decisions = policy ? decideRetention(policy, factsOf([...backups.values()]), nowMs, false) : [];
+    // What has expired and is still there has lost its WAL already, or will.
+    for (const { id, keep, alone } of decisions) if (alone || !keep) found.add(`${resource}/${id}`);
+  }
+  return found;
+}
+
+function factsOf(backups: readonly SurveyedBackup[]): BackupFacts[] {
+  return backups.map(({ id, recoveryPointMs, finishedAtMs }) => ({
     id,
     recoveryPointMs,
     finishedAtMs,
     readable: true,
   }));
-  return new Set(decideRetention(policy, facts, nowMs, false).flatMap(({ id, keep }) => (keep ? [id] : [])));
 }
 
 async function readSources(

@@ -1,20 +1,20 @@
 import type { Clock } from '../../base/clock.ts';
 import { DrError } from '../../base/errors.ts';
-import type { Log } from '../../base/log.ts';
 import { formatDuration } from '../../base/units.ts';
 import { layout } from '../../vault/layout.ts';
 import { acquireLease, type Lease } from '../../vault/lease.ts';
 import type { ObjectStore } from '../../vault/store.ts';
 import {
   type DeadObjects,
+  GRACE_MS,
   manifestRemoval,
-  type Needs,
   RETENTION_LEASE,
   type Removal,
   removalOf,
 } from './collect-check.ts';
 import { findDead } from './collect-dead.ts';
-import { doubt, everyBackup, type SurveyedBackup, surveyVault, unionOf, type VaultSurvey } from './collect-survey.ts';
+import { type Look, lookAround, type RetentionOptions, requireNoneLost, type VaultState } from './collect-look.ts';
+import { doubt, everyBackup, surveyVault, unionOf, type VaultSurvey } from './collect-survey.ts';
 import { readHolds, whyHeld } from './holds.ts';
 
 /** Objects deleted between two looks at holds and lease; also S3's limit of one request. */
@@ -22,30 +22,18 @@ const BATCH = 1000;
 /** Clocks further apart than this make ages meaningless. */
 const SKEW_LIMIT_MS = 3_600_000;
 
-interface ApplyOptions {
-  readonly stores: readonly ObjectStore[];
-  readonly clock: Clock;
-  readonly log: Log;
-  readonly graceMs: number;
-  readonly signal?: AbortSignal | undefined;
-}
-
-interface Target {
-  readonly store: ObjectStore;
-  readonly survey: VaultSurvey;
-  readonly check: Needs;
-}
-
 /**
- * Deletes from one vault, under its lease: expired manifests, then, after a second look that must show all that the first one showed,
- * what nothing needs. Fills `done` as it goes, so that a failure half way still says what has gone.
+ * Deletes from one vault, under its lease. Everything is decided anew once the lease is held: `seen`, from before, may be old, and tells
+ * only whether manifests have been lost since. Expired manifests go first, then, after another look that must show all that the one
+ * before showed, what nothing needs. Fills `done` as it goes, so that a failure half way still says what has gone.
  */
 export async function deleteFromVault(
-  options: ApplyOptions,
-  { store, survey, check }: Target,
+  options: RetentionOptions,
+  seen: Look,
+  store: ObjectStore,
   done: { readonly removals: Removal[]; readonly notes: string[] },
 ): Promise<void> {
-  const { clock, log } = options;
+  const { stores, clock, log, graceMs = GRACE_MS } = options;
   const lease = await acquireLease(store, RETENTION_LEASE, {
     purpose: 'retention',
     clock,
@@ -55,20 +43,24 @@ export async function deleteFromVault(
   const signal = options.signal ? AbortSignal.any([options.signal, lease.signal]) : lease.signal;
   const remove = async (keys: readonly string[]) => {
     for (let at = 0; at < keys.length; at += BATCH) {
-      await requireLeave(options.stores, lease, signal);
+      await requireLeave(stores, lease, signal);
       await store.delete(keys.slice(at, at + BATCH), { signal });
     }
   };
   try {
     await requireSameTime(store, lease, clock);
-    const before = await again(store, survey, new Map(), signal);
-    const expired = [...check.expired.values()];
+    const now = await lookAround({ ...options, signal }, seen);
+    const { state, survey } = requireDecided(now, seen, store);
+    const { needs } = state;
+    const expired = [...needs.expired.values()];
     await remove(expired.map(({ resource, id }) => layout.manifest(resource, id)));
     done.removals.push(...expired.map(manifestRemoval));
-    const after = await again(store, before, check.expired, signal);
-    const needed = unionOf(everyBackup(after), check.needed);
-    const { stores, graceMs } = options;
-    const dead = await findDead({ ...check, needed, store, stores, nowMs: clock.now(), graceMs, signal }, done.notes);
+    const after = await surveyVault(store, signal, survey);
+    requireReadable(store, after);
+    requireNoneLost(store, state, after);
+    const needed = unionOf(everyBackup(after), needs.needed);
+    const check = { ...needs, needed, store, stores, reports: now.reports, nowMs: clock.now(), graceMs, signal };
+    const dead = await findDead(check, done.notes);
     for (const groups of batchesOf(dead)) {
       await remove(groups.flatMap(({ keys }) => keys));
       done.removals.push(...groups.map(removalOf));
@@ -95,31 +87,29 @@ function* batchesOf(dead: readonly DeadObjects[]): Generator<DeadObjects[]> {
   if (batch.length > 0) yield batch;
 }
 
-/** Looks at the manifests again. They only ever go by retention, so one that is missing without having been expired stops everything. */
-async function again(
-  store: ObjectStore,
-  known: VaultSurvey,
-  expired: ReadonlyMap<string, SurveyedBackup>,
-  signal: AbortSignal,
-): Promise<VaultSurvey> {
-  const now = await surveyVault(store, signal, known);
-  const [damaged] = now.unreadable;
+/** What was decided now, under the lease. Throws when it cannot be relied upon. */
+function requireDecided(now: Look, seen: Look, store: ObjectStore): { state: VaultState; survey: VaultSurvey } {
+  if (now.held !== undefined) throw held(now.held);
+  const of = (look: Look) => look.vaults.find((each) => each.store === store);
+  const [state, before] = [of(now), of(seen)];
+  if (!state?.survey || !before) throw new DrError('internal', `vault ${store.name} was not looked at`);
+  requireReadable(store, state.survey);
+  requireNoneLost(store, before, state.survey);
+  return { state, survey: state.survey };
+}
+
+function requireReadable(store: ObjectStore, { unreadable: [damaged] }: VaultSurvey): void {
   if (damaged) throw doubt(store, damaged.key, 'a manifest cannot be read', damaged.error);
-  for (const [resource, backups] of known.backups) {
-    for (const id of backups.keys()) {
-      if (expired.has(`${resource}/${id}`) || now.backups.get(resource)?.has(id)) continue;
-      throw doubt(store, layout.manifest(resource, id), 'a manifest that was there is not listed any more');
-    }
-  }
-  return now;
+}
+
+function held(why: string): DrError {
+  return new DrError('refused', `nothing more is deleted: ${why}`, { next: 'See `dr hold list`.' });
 }
 
 /** Throws unless the lease is still ours and no hold has been set since. */
 async function requireLeave(stores: readonly ObjectStore[], lease: Lease, signal: AbortSignal): Promise<void> {
-  const held = whyHeld(await readHolds(stores, signal));
-  if (held !== undefined) {
-    throw new DrError('refused', `nothing more is deleted: ${held}`, { next: 'See `dr hold list`.' });
-  }
+  const why = whyHeld(await readHolds(stores, signal));
+  if (why !== undefined) throw held(why);
   await lease.stillHeld();
 }
 

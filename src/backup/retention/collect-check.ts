@@ -1,5 +1,6 @@
 import { messageOf } from '../../base/errors.ts';
 import type { ObjectStore } from '../../vault/store.ts';
+import type { Verification } from '../verified.ts';
 import type { SurveyedBackup } from './collect-survey.ts';
 
 /** Longer than any backup or copy may run: nothing younger is ever taken for a leftover. */
@@ -13,6 +14,8 @@ export interface DeadCheck extends Needs {
   readonly store: ObjectStore;
   /** Every configured vault: what one has of WAL, another may get by copying. */
   readonly stores: readonly ObjectStore[];
+  /** Verification reports that were read, by `resource/report`. */
+  readonly reports: ReadonlyMap<string, Verification>;
   readonly nowMs: number;
   readonly graceMs: number;
   readonly signal?: AbortSignal | undefined;
@@ -24,14 +27,16 @@ export interface Needs {
   readonly needed: readonly SurveyedBackup[];
   /** The backups that retention removes, by `resource/id`: their content is told from leftovers. */
   readonly expired: ReadonlyMap<string, SurveyedBackup>;
+  /** Those of `needed`, by `resource/id`, that need only the WAL that makes them consistent: they lie beyond the window. */
+  readonly alone: ReadonlySet<string>;
   /** How long WAL of a lineage without base backup is kept; undefined = for ever. */
   readonly walRetentionMs: number | undefined;
 }
 
 /** Objects that go together, for one reason. */
 export interface DeadObjects {
-  readonly what: 'content' | 'wal' | 'keys';
-  /** A resource and a backup (`orders 20261123T…`), a PostgreSQL system (`system 7301…`) or a number of keys. */
+  readonly what: 'content' | 'wal' | 'keys' | 'records';
+  /** A resource and a backup (`orders 20261123T…`), a PostgreSQL system (`system 7301…`), a run, or a number of keys or reports. */
   readonly subject: string;
   readonly why: string;
   readonly keys: readonly string[];

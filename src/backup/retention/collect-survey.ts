@@ -4,7 +4,7 @@ import { type Lsn, parseLsn, segmentStart } from '../../postgres/lsn.ts';
 import { layout } from '../../vault/layout.ts';
 import type { ObjectInfo, ObjectStore } from '../../vault/store.ts';
 import { readManifest } from '../catalog.ts';
-import type { Manifest, ResourceKind } from '../manifest.ts';
+import type { DatabaseFacts, Manifest, ResourceKind } from '../manifest.ts';
 
 /** Manifests read at once from one vault. */
 const READS_IN_FLIGHT = 32;
@@ -20,8 +20,10 @@ export interface SurveyedBackup {
   /** Which parts it needs, by the backup that wrote them. */
   readonly parts: PartUse;
   readonly keyIds: readonly string[];
-  /** The first WAL that a recovery of it reads. */
-  readonly wal: { readonly systemId: string; readonly from: Lsn; readonly segmentBytes: number } | undefined;
+  /** The WAL that a recovery of it begins with, and cannot do without: whole segments. */
+  readonly wal:
+    | { readonly systemId: string; readonly from: Lsn; readonly until: Lsn; readonly segmentBytes: number }
+    | undefined;
 }
 
 /** Parts by the backup that wrote them; a number n stands for the parts 0 to n-1. */
@@ -149,12 +151,14 @@ export function surveyed(manifest: Manifest, store: ObjectStore): SurveyedBackup
     storedBytes,
     parts: use,
     keyIds: [...keyIds],
-    wal: database && {
-      systemId: database.systemId,
-      from: segmentStart(parseLsn(database.startLsn) ?? 0n, database.segmentBytes),
-      segmentBytes: database.segmentBytes,
-    },
+    wal: database && walOf(database),
   };
+}
+
+function walOf({ systemId, startLsn, endLsn, segmentBytes }: DatabaseFacts): SurveyedBackup['wal'] {
+  const from = segmentStart(parseLsn(startLsn) ?? 0n, segmentBytes);
+  const last = segmentStart((parseLsn(endLsn) ?? 1n) - 1n, segmentBytes);
+  return { systemId, from, until: last + BigInt(segmentBytes), segmentBytes };
 }
 
 function isRun(numbers: ReadonlySet<number>): boolean {

@@ -1,25 +1,31 @@
 import type { Lsn } from '../../postgres/lsn.ts';
-import { parseWalKey, rangeOfName } from '../wal/names.ts';
+import { joinRanges, minLsn, parseWalKey, rangeOfName, type WalName, type WalRange } from '../wal/names.ts';
 import type { DeadCheck, DeadObjects } from './collect-check.ts';
 import { listInOrder } from './collect-survey.ts';
 
+/** What the base backups of one lineage that are kept need of its WAL. */
+interface WalNeed {
+  readonly segmentBytes: number;
+  /** Everything from here on; undefined when only the window of another lineage is promised. */
+  readonly from: Lsn | undefined;
+  /** Before that: what makes single base backups consistent. In order. */
+  readonly ranges: readonly WalRange[];
+}
+
 /**
- * WAL that no recovery can use any more: of a lineage with base backups whatever ends at or before the beginning of the oldest
- * one that is needed, by LSN alone. That is right on every timeline: a base backup needs nothing before its own beginning, and
- * where another timeline was left does not matter (and could not be read here without the identity). History files stay as long as
- * their lineage has a base backup. WAL of a lineage without one goes when it is older than the retention of databases.
+ * WAL that no recovery can use any more, by LSN alone: of a lineage with base backups whatever ends at or before the beginning of the
+ * oldest one that the window needs, except what makes an older one consistent that some other rule keeps. That is right on every
+ * timeline: a base backup needs nothing before its own beginning, and where another timeline was left does not matter (and could not be
+ * read here without the identity). History files stay as long as their lineage has a base backup. WAL of a lineage without one goes
+ * when it is older than the retention of databases.
  */
 export async function collectDeadWal(check: DeadCheck, notes: string[]): Promise<DeadObjects[]> {
   const { store, signal, nowMs, graceMs, walRetentionMs } = check;
-  const oldest = new Map<string, { readonly from: Lsn; readonly segmentBytes: number }>();
-  for (const { wal } of check.needed) {
-    const known = wal && oldest.get(wal.systemId);
-    if (wal && (known === undefined || wal.from < known.from)) oldest.set(wal.systemId, wal);
-  }
+  const needs = walNeeds(check);
   const dead: DeadObjects[] = [];
   for (const systemId of await store.folders('wal/', { signal })) {
-    const base = oldest.get(systemId);
-    const youngestMs = nowMs - graceMs - (base ? 0 : (walRetentionMs ?? Number.POSITIVE_INFINITY));
+    const need = needs.get(systemId);
+    const youngestMs = nowMs - graceMs - (need ? 0 : (walRetentionMs ?? Number.POSITIVE_INFINITY));
     const keys: string[] = [];
     let bytes = 0;
     let strangers = 0;
@@ -30,16 +36,40 @@ export async function collectDeadWal(check: DeadCheck, notes: string[]): Promise
         continue;
       }
       if (!(modifiedMs > 0 && modifiedMs < youngestMs)) continue;
-      if (base && (name.kind === 'history' || rangeOfName(name, base.segmentBytes).end > base.from)) continue;
+      if (need && isNeeded(need, name)) continue;
       keys.push(key);
       bytes += size;
     }
     if (strangers > 0) notes.push(`${strangers} objects under wal/${systemId}/ are not WAL; they are left alone`);
     if (keys.length === 0) continue;
-    const why = base
-      ? 'it lies before the oldest base backup that is kept'
+    const why = need
+      ? 'no base backup that is kept and no moment of the window needs it'
       : 'its lineage has no base backup and it is beyond retention';
     dead.push({ what: 'wal', subject: `system ${systemId}`, why, keys, bytes });
   }
   return dead;
+}
+
+/** By PostgreSQL system. */
+function walNeeds({ needed, alone }: DeadCheck): ReadonlyMap<string, WalNeed> {
+  const systems = Map.groupBy(
+    needed.flatMap(({ resource, id, wal }) => (wal ? [{ ...wal, alone: alone.has(`${resource}/${id}`) }] : [])),
+    ({ systemId }) => systemId,
+  );
+  const needs = new Map<string, WalNeed>();
+  for (const [systemId, bases] of systems) {
+    const segmentBytes = bases[0]?.segmentBytes ?? 0;
+    const starts = bases.flatMap((base) => (base.alone ? [] : [base.from]));
+    const from = starts.length === 0 ? undefined : starts.reduce(minLsn);
+    const ranges = bases.map(({ from, until }) => ({ start: from, end: until }));
+    needs.set(systemId, { segmentBytes, from, ranges: joinRanges(ranges) });
+  }
+  return needs;
+}
+
+function isNeeded({ segmentBytes, from, ranges }: WalNeed, name: WalName): boolean {
+  if (name.kind === 'history') return true;
+  const { start, end } = rangeOfName(name, segmentBytes);
+  if (from !== undefined && end > from) return true;
+  return ranges.some((range) => start < range.end && end > range.start);
 }

@@ -50,6 +50,8 @@ export interface FakeBackup {
   readonly parts?: number;
   /** Where its WAL begins, in segments of 1 MiB. */
   readonly walSegment?: number;
+  /** Bytes of WAL until it is consistent. */
+  readonly walBytes?: number;
   readonly systemId?: string;
   /** Parts of earlier backups that it uses as well. */
   readonly shares?: readonly Manifest['parts'][number][];
@@ -103,7 +105,7 @@ export async function putBackup(stores: readonly ObjectStore[], facts: FakeBacku
             systemId,
             timeline: 1,
             startLsn: formatLsn(startLsn),
-            endLsn: formatLsn(startLsn + 400n),
+            endLsn: formatLsn(startLsn + BigInt(facts.walBytes ?? 400)),
             version: '17.0',
             majorVersion: 17,
             segmentBytes: MIB,

@@ -1,59 +1,11 @@
-import { beforeEach, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import type { Manifest } from '../../../src/backup/manifest.ts';
-import { applyRetention, planRetention, type RetentionOptions } from '../../../src/backup/retention/collect.ts';
-import { setHold } from '../../../src/backup/retention/holds.ts';
-import type { RetentionPolicy } from '../../../src/backup/retention/retention.ts';
+import { applyRetention, planRetention } from '../../../src/backup/retention/collect.ts';
 import { DrError } from '../../../src/base/errors.ts';
-import { silentLog } from '../../../src/base/log.ts';
 import { layout, timedId } from '../../../src/vault/layout.ts';
-import { acquireLease } from '../../../src/vault/lease.ts';
-import type { ObjectStore } from '../../../src/vault/store.ts';
-import {
-  damage,
-  day,
-  hour,
-  keysOf,
-  putBackup,
-  putVerification,
-  SYSTEM,
-  TestTime,
-  walSession,
-} from '../care/vault-fixture.ts';
+import { day, hour, keysOf, putBackup, putVerification, walSession } from '../care/vault-fixture.ts';
 import { FaultyStore } from '../faulty-store.ts';
-
-let time: TestTime;
-let east: FaultyStore;
-let west: FaultyStore;
-
-beforeEach(() => {
-  time = new TestTime();
-  east = new FaultyStore(time.vault('east'));
-  west = new FaultyStore(time.vault('west'));
-});
-
-const data: RetentionPolicy = { kind: 'data', retentionMs: 90 * day, keepAtLeast: 1 };
-const policies = new Map<string, RetentionPolicy>([
-  ['orders', { kind: 'database', retentionMs: 30 * day, keepAtLeast: 1 }],
-  ['uploads', data],
-]);
-
-const options = (stores: readonly ObjectStore[] = [east, west]): RetentionOptions => ({
-  stores,
-  policies,
-  clock: time,
-  log: silentLog,
-});
-
-const both = (): ObjectStore[] => [east, west];
-const backupAgo = (ms: number, facts: object = {}) => time.ago(ms, () => putBackup(both(), { time, ...facts }));
-const objectsOf = (manifest: Manifest) => [
-  layout.manifest(manifest.resource, manifest.id),
-  manifest.index.key,
-  ...manifest.parts.map(({ key }) => key),
-  ...(manifest.index.keyId === undefined ? [] : [layout.key(manifest.index.keyId)]),
-];
-/** Everything but leases, which deleting leaves behind. */
-const content = async (store: ObjectStore) => (await keysOf(store)).filter((key) => !key.startsWith('leases/'));
+import { backupAgo, both, content, data, east, objectsOf, options, time, west } from './vaults.ts';
 
 describe('retention in vaults', () => {
   test('what is beyond retention goes with its parts, index and key; what is kept stays whole; the plan said so', async () => {
@@ -180,7 +132,7 @@ describe('retention in vaults', () => {
     const before = await content(east);
     const report = await applyRetention(options());
     expect(await content(east)).toEqual(before);
-    expect(report.vaults[0]?.backups.every(({ rule }) => rule === 'no-policy')).toBe(true);
+    expect(report.vaults[0]?.backups.every(({ rules: [rule] }) => rule === 'no-policy')).toBe(true);
   });
 
   test('the newest verified backup and the last good one stay however old', async () => {
@@ -191,89 +143,6 @@ describe('retention in vaults', () => {
     await applyRetention(options());
     expect(await keysOf(east, 'manifests/')).toEqual([verified, last].map(({ id }) => layout.manifest('uploads', id)));
     expect(await content(east)).not.toContain(plain.index.key);
-  });
-});
-
-describe('WAL', () => {
-  test('goes with its base: only what lies before the oldest base that is kept, on every timeline', async () => {
-    const [session] = await time.ago(40 * day, async () => {
-      const open = await walSession(both(), time);
-      for (const n of [1, 2, 3, 4, 5, 6]) await open.segment(n);
-      await open.piece(3, 0, 1000, 2);
-      await open.piece(5, 0, 1000, 2);
-      for (const store of both()) await store.create(layout.walHistory(SYSTEM, 2), Buffer.from('history'));
-      return [open];
-    });
-    await backupAgo(39 * day, { walSegment: 1 });
-    await backupAgo(31 * day, { walSegment: 4 });
-    await backupAgo(1 * day, { walSegment: 6 });
-    const report = await applyRetention(options());
-    expect(report.vaults.map(({ error }) => error)).toEqual([undefined, undefined]);
-    const left = (await keysOf(east, 'wal/')).map((key) => key.slice(`wal/${SYSTEM}/`.length));
-    expect(left).toEqual([
-      '00000001/000000010000000000000004',
-      '00000001/000000010000000000000005',
-      '00000001/000000010000000000000006',
-      '00000002.history',
-      '00000002/000000020000000000000005.00000000-000003E8',
-    ]);
-    expect(await keysOf(east, 'keys/')).toContain(session.keyObject);
-  });
-
-  test('that is younger than the grace period stays although no base needs it', async () => {
-    await time.ago(47 * hour, async () => await (await walSession(both(), time)).segment(1));
-    await backupAgo(1 * hour, { walSegment: 9 });
-    await applyRetention(options());
-    expect(await keysOf(east, 'wal/')).toHaveLength(1);
-  });
-
-  test('of a lineage without base backup goes only when it is older than retention and grace', async () => {
-    const other = '42';
-    await time.ago(33 * day, async () => await (await walSession(both(), time, other)).segment(1));
-    await time.ago(31 * day, async () => await (await walSession(both(), time, other)).segment(2));
-    await backupAgo(1 * day);
-    await applyRetention(options());
-    expect(await keysOf(east, 'wal/')).toEqual(['wal/42/00000001/000000010000000000000002']);
-  });
-
-  test('a base that only another vault has keeps its WAL here too', async () => {
-    await time.ago(20 * day, async () => await (await walSession(both(), time)).segment(2));
-    await time.ago(20 * day, () => putBackup([west], { time, walSegment: 2 }));
-    await backupAgo(1 * day, { walSegment: 7 });
-    await applyRetention(options());
-    expect(await keysOf(east, 'wal/')).toHaveLength(1);
-  });
-
-  test('keys of sessions go when the session is over and no WAL in any vault uses them', async () => {
-    const idle = await time.ago(60 * day, () => walSession(both(), time));
-    const used = await time.ago(50 * day, () => walSession(both(), time));
-    const elsewhere = await time.ago(45 * day, () => walSession(both(), time));
-    const current = await time.ago(40 * day, () => walSession(both(), time));
-    await time.ago(1 * day, () => used.segment(8));
-    await time.ago(1 * day, async () => {
-      const lone = await elsewhere.segment(9);
-      await east.delete([lone]);
-    });
-    await backupAgo(1 * hour, { walSegment: 1 });
-    const report = await applyRetention(options());
-    expect(report.vaults[0]?.error).toBeUndefined();
-    const keys = await keysOf(east, 'keys/');
-    expect(keys).not.toContain(idle.keyObject);
-    expect(keys).toContain(used.keyObject);
-    expect(keys).toContain(elsewhere.keyObject);
-    // An idle database: the session lives on and will seal its next WAL with it.
-    expect(keys).toContain(current.keyObject);
-  });
-
-  test('with damaged WAL no key of its lineage goes, because nobody knows which it needs', async () => {
-    const idle = await time.ago(60 * day, () => walSession(both(), time));
-    const current = await time.ago(40 * day, () => walSession(both(), time));
-    const segment = await time.ago(1 * day, () => current.segment(8));
-    await damage(west, segment);
-    await backupAgo(1 * hour, { walSegment: 1 });
-    const report = await applyRetention(options());
-    expect(await keysOf(east, 'keys/')).toContain(idle.keyObject);
-    expect(report.vaults[0]?.notes.join()).toMatch(/left alone/);
   });
 });
 
@@ -314,138 +183,5 @@ describe('interruption', () => {
       await applyRetention(options([store]));
       expect(kinds(await content(store))).toEqual(kinds(await content(reference)));
     }
-  });
-});
-
-describe('doubt', () => {
-  const old = async () => {
-    await backupAgo(60 * day);
-    await backupAgo(50 * day);
-    await backupAgo(1 * day);
-  };
-  const nothingGoes = async (stores: readonly ObjectStore[] = both()) => {
-    const before = await Promise.all([content(east), content(west)]);
-    const report = await applyRetention(options(stores));
-    expect(await Promise.all([content(east), content(west)])).toEqual(before);
-    return report;
-  };
-
-  test('under hold nothing goes anywhere, whichever vault has it', async () => {
-    await old();
-    await setHold([west], { reason: 'incident', by: 'alice', nowMs: time.now() });
-    expect((await nothingGoes()).held).toMatch(/incident/);
-    expect((await planRetention(options())).vaults[0]?.removals).toEqual([]);
-  });
-
-  test('while one vault does not answer nothing goes anywhere', async () => {
-    await old();
-    west.fail = () => new DrError('unreachable', 'no answer');
-    const report = await applyRetention(options());
-    expect(report.held).toMatch(/west/);
-    expect(east.deleted).toEqual([]);
-  });
-
-  test('while the manifests of one vault cannot be listed nothing goes anywhere', async () => {
-    await old();
-    west.fail = (kind, key) =>
-      kind === 'list' && key.startsWith('manifests/') ? new DrError('denied', 'no right to list') : undefined;
-    const report = await applyRetention(options());
-    expect(report.held).toMatch(/vault west could not be read: no right to list/);
-    expect(east.deleted).toEqual([]);
-  });
-
-  test('a manifest that cannot be read blocks its vault; the other one goes on', async () => {
-    await old();
-    const [, second = ''] = await keysOf(east, 'manifests/');
-    await damage(east, second);
-    const before = await content(east);
-    const report = await applyRetention(options());
-    expect(await content(east)).toEqual(before);
-    expect(report.vaults[0]?.blocked).toContain(second);
-    expect(report.vaults[1]?.removals.length).toBeGreaterThan(0);
-  });
-
-  test('a manifest that a listing leaves out is found before its content is taken for a leftover', async () => {
-    await old();
-    const kept = (await keysOf(east, 'manifests/')).at(-1) ?? '';
-    time.nowMs += 5 * day;
-    // Were it only one of the two, the other's manifest would protect it.
-    for (const store of [east, west]) store.listed = (key) => key !== kept;
-    const report = await applyRetention(options());
-    for (const store of [east, west]) store.listed = () => true;
-    expect(report.vaults[0]?.blocked).toMatch(/does not show this one/);
-    expect(await keysOf(east, 'manifests/')).toContain(kept);
-    const id = kept.slice('manifests/orders/'.length, -'.json'.length);
-    expect(await keysOf(east, `parts/orders/${id}/`)).toHaveLength(2);
-    expect(await keysOf(east, `indexes/orders/${id}`)).toHaveLength(1);
-  });
-
-  test('a listing that shrinks between the two looks stops everything', async () => {
-    await old();
-    const kept = (await keysOf(east, 'manifests/')).at(-1) ?? '';
-    let listings = 0;
-    east.before = (kind, key) => {
-      if (kind === 'list' && key === 'manifests/') listings++;
-    };
-    east.listed = (key) => key !== kept || listings < 2;
-    const before = await content(west);
-    const report = await applyRetention(options([east]));
-    expect(report.vaults[0]?.blocked).toMatch(/not listed any more/);
-    expect(east.deleted).toEqual([]);
-    expect(await content(west)).toEqual(before);
-  });
-
-  test('a listing that breaks off deletes nothing', async () => {
-    await old();
-    let parts = 0;
-    east.fail = (kind, key) => {
-      if (kind === 'list' && key.startsWith('parts/orders/2') && ++parts === 3)
-        return new DrError('unreachable', 'broke off');
-      return undefined;
-    };
-    const report = await applyRetention(options());
-    expect(report.vaults[0]?.blocked).toBe('broke off');
-    expect(east.deleted.filter((key) => /^(parts|indexes|keys|wal)\//.test(key))).toEqual([]);
-  });
-
-  test('a hold that is set while manifests are being deleted saves the content', async () => {
-    await old();
-    east.before = async (kind, key) => {
-      if (kind === 'delete' && key.startsWith('manifests/')) {
-        await setHold([west], { reason: 'just now', by: 'alice', nowMs: time.now() });
-      }
-    };
-    const report = await applyRetention(options());
-    expect(report.vaults[0]?.blocked).toMatch(/just now/);
-    expect(east.deleted.filter((key) => key.startsWith('parts/'))).toEqual([]);
-    expect(west.deleted).toEqual([]);
-  });
-
-  test('a clock that differs from that of the vault deletes nothing', async () => {
-    await old();
-    const ahead = { ...options(), clock: { now: () => time.now() + 100 * day, sleep: time.sleep } };
-    const before = await content(east);
-    const report = await applyRetention(ahead);
-    expect(report.vaults[0]?.blocked).toMatch(/clock of this machine differs/);
-    expect(await content(east)).toEqual(before);
-  });
-
-  test('of two at once one works and the other is told who does', async () => {
-    await old();
-    const lease = await acquireLease(east, 'retention', { purpose: 'another retention', clock: time });
-    const report = await applyRetention(options());
-    await lease.release();
-    expect(report.vaults[0]?.error).toMatchObject({ kind: 'lease-held' });
-    expect(east.deleted.filter((key) => !key.startsWith('leases/'))).toEqual([]);
-    expect(report.vaults[1]?.error).toBeUndefined();
-  });
-
-  test('a store that refuses to delete (immutable) keeps the content of what it still shows', async () => {
-    await old();
-    east.fail = (kind, key) =>
-      kind === 'delete' && key.startsWith('manifests/') ? new DrError('denied', 'object is locked') : undefined;
-    const report = await applyRetention(options());
-    expect(report.vaults[0]?.blocked).toBe('object is locked');
-    expect(east.deleted.filter((key) => key.startsWith('parts/'))).toEqual([]);
   });
 });

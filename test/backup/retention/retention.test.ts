@@ -1,4 +1,3 @@
-import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { type BackupFacts, decideRetention, type RetentionPolicy } from '../../../src/backup/retention/retention.ts';
 import { timedId, timeOfId } from '../../../src/vault/layout.ts';
@@ -24,7 +23,7 @@ const backup = (ageDays: number, facts: Partial<BackupFacts> = {}): BackupFacts 
 /** By age in days at `now`. */
 const rules = (p: RetentionPolicy, backups: readonly BackupFacts[], nowMs = now, held = false) =>
   Object.fromEntries(
-    decideRetention(p, backups, nowMs, held).map(({ id, rule }) => {
+    decideRetention(p, backups, nowMs, held).map(({ id, rules: [rule] }) => {
       const days = (now - (timeOfId(id) ?? Number.NaN)) / day;
       return [`age-${String(days).padStart(4, '0')}`, rule];
     }),
@@ -95,128 +94,74 @@ describe('retention of the seed policy', () => {
 
   test('under hold nothing goes', () => {
     const backups = [1, 1000, 2000, 3000].map((age) => backup(age));
-    expect(decideRetention(policy(), backups, now, true).every(({ keep, rule }) => keep && rule === 'held')).toBe(true);
+    expect(
+      decideRetention(policy(), backups, now, true).every(({ keep, rules: [rule] }) => keep && rule === 'held'),
+    ).toBe(true);
   });
 });
 
-const anyBackups = fc.uniqueArray(
-  fc.record({
-    ageMs: fc.integer({ min: -2 * day, max: 100 * day }),
-    tookMs: fc.integer({ min: 0, max: day }),
-    readable: fc.boolean(),
-    verified: fc.option(fc.boolean(), { nil: undefined }),
-    serial: fc.integer({ min: 0, max: 1_000_000 }),
-  }),
-  { maxLength: 30, selector: ({ serial }) => serial },
-);
-
-const facts = fc
-  .tuple(
-    anyBackups,
-    fc.constantFrom<RetentionPolicy['kind']>('database', 'data', 'configuration'),
-    fc.integer({ min: 0, max: 90 * day }),
-    fc.integer({ min: 0, max: 5 }),
-  )
-  .map(([found, kind, retentionMs, keepAtLeast]) => ({
-    policy: { kind, retentionMs, keepAtLeast },
-    backups: found.map(
-      ({ ageMs, tookMs, readable, verified, serial }): BackupFacts => ({
-        id: `b${String(serial).padStart(7, '0')}`,
-        readable,
-        recoveryPointMs: now - ageMs,
-        finishedAtMs: now - ageMs + tookMs,
-        verifiedAtMs: verified === true ? now : undefined,
-        failedVerification: verified === false,
-      }),
-    ),
-  }));
-
-const keptIds = (p: RetentionPolicy, backups: readonly BackupFacts[], nowMs: number, held = false) =>
-  new Set(decideRetention(p, backups, nowMs, held).flatMap(({ id, keep }) => (keep ? [id] : [])));
-
-describe('properties of retention', () => {
-  test('every moment of the window that could be recovered before still can be', () => {
-    fc.assert(
-      fc.property(facts, fc.double({ min: 0, max: 1, noNaN: true }), ({ policy: p, backups }, share) => {
-        if (p.kind === 'data') return;
-        const moment = now - p.retentionMs * share;
-        const base = (of: readonly BackupFacts[]) =>
-          of.filter((b) => b.readable && b.recoveryPointMs <= moment).map((b) => b.recoveryPointMs);
-        const kept = keptIds(p, backups, now);
-        const before = base(backups);
-        const after = base(backups.filter(({ id }) => kept.has(id)));
-        expect(after.length === 0 ? undefined : Math.max(...after)).toBe(
-          before.length === 0 ? undefined : Math.max(...before),
-        );
-      }),
-      { numRuns: 2000 },
+describe('rules of the calendar', () => {
+  const data = (facts: Partial<RetentionPolicy>) =>
+    policy({ kind: 'data', retentionMs: day, keepAtLeast: 1, ...facts });
+  const keptBy = (p: RetentionPolicy, backups: readonly BackupFacts[], rule: string) =>
+    decideRetention(p, backups, now, false).flatMap(({ id, rules }) =>
+      rules.some((each) => each === rule) ? [Math.round((now - (timeOfId(id) ?? 0)) / day)] : [],
     );
+  /** Every day at noon for three years. */
+  const daily = Array.from({ length: 1100 }, (_, i) => backup(i + 0.5));
+  const periods = { daily: 7, weekly: 5, monthly: 12, yearly: 3, timeZone: 'UTC' };
+
+  test('the newest of each of the last days, weeks, months and years stays; whatever any rule keeps, stays', () => {
+    // `now` is Monday, 23 November 2026, 00:00 UTC: the newest backup is of Sunday.
+    const p = data({ periods });
+    expect(keptBy(p, daily, 'daily')).toEqual([1, 2, 3, 4, 5, 6, 7]);
+    expect(keptBy(p, daily, 'weekly')).toEqual([1, 8, 15, 22, 29]);
+    expect(keptBy(p, daily, 'monthly')).toEqual([1, 23, 54, 84, 115, 146, 176, 207, 237, 268, 296, 327]);
+    expect(keptBy(p, daily, 'yearly')).toEqual([1, 327, 692]);
+    const kept = decideRetention(p, daily, now, false).filter(({ keep }) => keep);
+    expect(kept).toHaveLength(7 + 4 + 11 + 1);
+    expect(kept[0]?.rules).toEqual(['young', 'newest', 'last-good', 'daily', 'weekly', 'monthly', 'yearly']);
   });
 
-  test('the newest one, the newest good ones, the newest verified one, the young and the unreadable stay', () => {
-    fc.assert(
-      fc.property(facts, ({ policy: p, backups }) => {
-        const kept = keptIds(p, backups, now);
-        const readable = backups.filter((b) => b.readable);
-        const good = readable.filter((b) => !b.failedVerification);
-        const newest = (of: readonly BackupFacts[], n: number) =>
-          [...of].sort((a, b) => b.recoveryPointMs - a.recoveryPointMs || (a.id < b.id ? 1 : -1)).slice(0, n);
-        for (const { id } of newest(good, Math.max(1, p.keepAtLeast))) expect(kept).toContain(id);
-        for (const { id } of newest(
-          good.filter((b) => b.verifiedAtMs !== undefined),
-          1,
-        ))
-          expect(kept).toContain(id);
-        const [byId] = [...readable].sort((a, b) => (a.id < b.id ? 1 : -1));
-        if (byId) expect(kept).toContain(byId.id);
-        for (const b of backups) {
-          if (!b.readable || b.recoveryPointMs > now - p.retentionMs) expect(kept).toContain(b.id);
-        }
-      }),
-      { numRuns: 2000 },
-    );
-  });
-
-  test('as time passes only more goes; a clock that goes back deletes nothing extra', () => {
-    fc.assert(
-      fc.property(facts, fc.integer({ min: 0, max: 200 * day }), ({ policy: p, backups }, laterMs) => {
-        const later = keptIds(p, backups, now + laterMs);
-        const earlier = keptIds(p, backups, now);
-        for (const id of later) expect(earlier).toContain(id);
-      }),
-      { numRuns: 2000 },
-    );
-  });
-
-  test('deleting in many small steps leaves what deleting once would leave', () => {
-    fc.assert(
-      fc.property(
-        facts,
-        fc.array(fc.integer({ min: 0, max: 20 * day }), { maxLength: 5 }),
-        ({ policy: p, backups }, steps) => {
-          let nowMs = now;
-          let left: readonly BackupFacts[] = backups;
-          for (const step of steps) {
-            nowMs += step;
-            const kept = keptIds(p, left, nowMs);
-            left = left.filter(({ id }) => kept.has(id));
-          }
-          const atOnce = keptIds(p, backups, nowMs);
-          expect(new Set(left.map(({ id }) => id))).toEqual(
-            steps.length === 0 ? new Set(backups.map((b) => b.id)) : atOnce,
-          );
-        },
+  test('days without backup do not count, so a pause costs nothing', () => {
+    const p = data({ periods: { daily: 3, timeZone: 'UTC' } });
+    expect(
+      keptBy(
+        p,
+        [2.5, 50.5, 50.2, 400.5, 401.5].map((age) => backup(age)),
+        'daily',
       ),
-      { numRuns: 1000 },
-    );
+    ).toEqual([3, 50, 401]);
   });
 
-  test('the order in which a vault lists does not matter, and under hold nothing goes', () => {
-    fc.assert(
-      fc.property(facts, ({ policy: p, backups }) => {
-        expect(keptIds(p, [...backups].reverse(), now)).toEqual(keptIds(p, backups, now));
-        expect(keptIds(p, backups, now, true).size).toBe(backups.length);
-      }),
-    );
+  test('one whose verification failed stands for no day: the good one before it does', () => {
+    const p = data({ periods: { daily: 2, timeZone: 'UTC' } });
+    const backups = [10.1, 10.5, 11.5, 12.5].map((age) => backup(age, { failedVerification: age === 10.1 }));
+    expect(keptBy(p, backups, 'daily')).toEqual([11, 12]);
+  });
+
+  test('a base backup that only a rule of the calendar keeps needs no more WAL than its own', () => {
+    const p = policy({ periods: { monthly: 4, timeZone: 'UTC' } });
+    const backups = [1, 29, 31, 32, 60, 90].map((age) => backup(age));
+    const found = decideRetention(p, backups, now, false).map(({ rules: [rule], alone }) => [rule, alone]);
+    expect(found).toEqual([
+      ['young', false],
+      ['young', false],
+      ['window', false],
+      ['expired', false],
+      ['monthly', true],
+      ['monthly', true],
+    ]);
+  });
+
+  test('when the base of the window failed its verification, the good one before it stays with all its WAL', () => {
+    const backups = [1, 31, 32, 33].map((age) => backup(age, { failedVerification: age === 31 }));
+    const found = decideRetention(policy({ keepAtLeast: 1 }), backups, now, false);
+    expect(found.map(({ rules: [rule], alone }) => [rule, alone])).toEqual([
+      ['young', false],
+      ['window', false],
+      ['window', false],
+      ['expired', false],
+    ]);
   });
 });
