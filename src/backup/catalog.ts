@@ -26,7 +26,7 @@ export async function listResources(store: ObjectStore): Promise<string[]> {
 export async function listBackupIds(store: ObjectStore, resource: string): Promise<string[]> {
   const prefix = layout.manifests(resource);
   const ids: string[] = [];
-  for await (const { key } of store.list(prefix)) {
+  for await (const key of store.names(prefix)) {
     if (key.endsWith('.json')) ids.push(key.slice(prefix.length, -'.json'.length));
   }
   return ids;
@@ -48,8 +48,13 @@ export async function listBackups(store: ObjectStore, resource: string): Promise
 }
 
 export async function readManifest(store: ObjectStore, resource: string, id: string): Promise<Manifest> {
+  return manifestOf(await store.read(layout.manifest(resource, id)), store, resource, id);
+}
+
+/** The manifest in the bytes that a vault holds under its name. Throws `corrupt` and `refused`. */
+export function manifestOf(bytes: Uint8Array, store: ObjectStore, resource: string, id: string): Manifest {
   const key = layout.manifest(resource, id);
-  const manifest = decodeManifest(await store.read(key), `${store.location}/${key}`);
+  const manifest = decodeManifest(bytes, `${store.location}/${key}`);
   if (manifest.id !== id || manifest.resource !== resource) {
     throw new DrError('corrupt', `the manifest is that of backup ${manifest.id} of ${manifest.resource}`, {
       where: `${store.location}/${key}`,

@@ -1,20 +1,18 @@
 import { layout, timeOfId } from '../../vault/layout.ts';
 import { type DeadCheck, type DeadObjects, isPastGrace } from './collect-check.ts';
 import { collectDeadKeys } from './collect-keys.ts';
-import { collectOldRecords } from './collect-records.ts';
-import { doubt, listInOrder, parsePartKey, type SurveyedBackup, usesPart } from './collect-survey.ts';
+import { doubt, listInOrder, namesInOrder, parsePartKey, type SurveyedBackup, usesPart } from './collect-survey.ts';
 import { collectDeadWal } from './collect-wal.ts';
 
 /**
- * Everything of a vault that nothing needs: content of backups without manifest, WAL that no kept base backup needs, data keys that
- * seal nothing, old records. Whatever is younger than the grace period, or has a name that says nothing, stays. Reads only.
+ * Everything of a vault that nothing needs: content of backups without manifest, WAL before the oldest base backup of its lineage,
+ * data keys that seal nothing. Whatever is younger than the grace period, or has a name that says nothing, stays. Reads only.
  */
 export async function findDead(check: DeadCheck, notes: string[]): Promise<DeadObjects[]> {
   const content = await findDeadContent(check, notes);
   const wal = await collectDeadWal(check, notes);
   const keys = await collectDeadKeys(check, new Set(wal.flatMap((group) => group.keys)), notes);
-  const records = await collectOldRecords(check, notes);
-  return [...content, ...wal, ...keys, ...records];
+  return [...content, ...wal, ...keys];
 }
 
 async function findDeadContent(check: DeadCheck, notes: string[]): Promise<DeadObjects[]> {
@@ -40,16 +38,22 @@ async function findDeadContent(check: DeadCheck, notes: string[]): Promise<DeadO
     };
     const backups = needed.get(resource) ?? [];
     const owners = usersByOwner(backups);
-    for await (const { key, size, modifiedMs } of listInOrder(store, `parts/${resource}/`, signal)) {
-      const part = parsePartKey(key);
-      if (!part) notes.push(`${key} is not a part of a backup; it is left alone`);
-      else if (owners.get(part.id)?.some((backup) => usesPart(backup.parts, part.id, part.number))) continue;
-      else if (isPastGrace(check, modifiedMs, timeOfId(part.id))) add(part.id, key, size);
-    }
     const ids = new Set(backups.map(({ id }) => id));
-    for await (const { key, size, modifiedMs } of listInOrder(store, `indexes/${resource}/`, signal)) {
+    for (const owner of await store.folders(`parts/${resource}/`, { signal, emptyToo: true })) {
+      // A backup that stays needs all the parts that it wrote: of a million objects nearly all are never looked at.
+      if (ids.has(owner)) continue;
+      for await (const { key, size, modifiedMs } of listInOrder(store, `parts/${resource}/${owner}/`, signal)) {
+        const part = parsePartKey(key);
+        if (!part) notes.push(`${key} is not a part of a backup; it is left alone`);
+        else if (owners.get(part.id)?.some((backup) => usesPart(backup.parts, part.id, part.number))) continue;
+        else if (isPastGrace(check, modifiedMs, timeOfId(part.id))) add(part.id, key, size);
+      }
+    }
+    for await (const key of namesInOrder(store, `indexes/${resource}/`, signal)) {
       const id = key.slice(`indexes/${resource}/`.length);
-      if (!ids.has(id) && isPastGrace(check, modifiedMs, timeOfId(id))) add(id, key, size);
+      if (ids.has(id)) continue;
+      const info = await store.stat(key, { signal });
+      if (info && isPastGrace(check, info.modifiedMs, timeOfId(id))) add(id, key, info.size);
     }
     const lastUsers = new Set(
       [...check.expired.values()].flatMap((backup) => (backup.resource === resource ? [...backup.parts.keys()] : [])),

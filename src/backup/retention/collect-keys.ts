@@ -1,9 +1,9 @@
 import { DrError } from '../../base/errors.ts';
 import { readKeyFacts } from '../../vault/keys.ts';
-import type { ObjectInfo } from '../../vault/store.ts';
+import type { ObjectInfo, ObjectStore } from '../../vault/store.ts';
 import { readWalHeader } from '../wal/object.ts';
 import { type DeadCheck, type DeadObjects, isPastGrace, notJudged } from './collect-check.ts';
-import { listInOrder } from './collect-survey.ts';
+import { listInOrder, namesInOrder } from './collect-survey.ts';
 
 /** Most headers of WAL objects read in one run to prove that keys are unused; beyond that the keys, a few hundred bytes each, stay. */
 const HEADER_READS = 20_000;
@@ -74,9 +74,14 @@ async function candidatesOf(check: DeadCheck, notes: string[]): Promise<Candidat
   const { store, signal, nowMs, graceMs } = check;
   const needed = new Set(check.needed.flatMap(({ keyIds }) => keyIds));
   const candidates: Candidate[] = [];
-  for await (const stored of storedKeys(check)) {
+  for (const id of await store.folders('keys/', { signal, emptyToo: true })) {
+    if (!/^[0-9a-f]{32}$/.test(id) || needed.has(id)) continue;
+    const stored: StoredKey = { id, objects: [] };
+    for await (const info of listInOrder(store, `keys/${id}/`, signal)) {
+      if (/^keys\/[0-9a-f]{32}\/\d+\.json$/.test(info.key)) stored.objects.push(info);
+    }
     const newest = stored.objects.at(-1);
-    if (needed.has(stored.id) || !newest) continue;
+    if (!newest) continue;
     if (!stored.objects.every(({ modifiedMs }) => isPastGrace(check, modifiedMs, 0))) continue;
     try {
       const bytes = await store.read(newest.key, undefined, { signal });
@@ -91,20 +96,6 @@ async function candidatesOf(check: DeadCheck, notes: string[]): Promise<Candidat
   return candidates;
 }
 
-async function* storedKeys({ store, signal }: DeadCheck): AsyncGenerator<StoredKey> {
-  let current: StoredKey | undefined;
-  for await (const info of listInOrder(store, 'keys/', signal)) {
-    const id = /^keys\/([0-9a-f]{32})\/\d+\.json$/.exec(info.key)?.[1];
-    if (id === undefined) continue;
-    if (current && current.id === id) current.objects.push(info);
-    else {
-      if (current) yield current;
-      current = { id, objects: [info] };
-    }
-  }
-  if (current) yield current;
-}
-
 /** Those of `ended` that no WAL object of the lineage names in any vault; `limit` bounds the headers read. */
 async function unusedByWal(
   check: DeadCheck,
@@ -116,28 +107,48 @@ async function unusedByWal(
   const open = new Map(ended.map((key) => [key.id, key]));
   let reads = 0;
   for (const store of check.stores) {
-    const wal: ObjectInfo[] = [];
-    for await (const info of listInOrder(store, `wal/${systemId}/`, check.signal)) {
-      if (store !== check.store || !deadWal.has(info.key)) wal.push(info);
+    const wal: string[] = [];
+    for await (const key of namesInOrder(store, `wal/${systemId}/`, check.signal)) {
+      if (store !== check.store || !deadWal.has(key)) wal.push(key);
     }
-    for (const info of probableFirst(wal, ended)) {
-      if (open.size === 0) return { unused: [], undecided: 0, reads };
-      if (reads++ >= limit) return { unused: [], undecided: open.size, reads };
-      const { keyId } = await readWalHeader(store, info.key, info.size, check.signal);
+    const seen = new Set<string>();
+    const look = async (key: string | undefined) => {
+      if (key === undefined || seen.has(key)) return;
+      seen.add(key);
+      reads++;
+      const { keyId } = await readWalHeader(store, key, undefined, check.signal);
       if (keyId !== undefined) open.delete(keyId);
+    };
+    for (const { id, createdAtMs } of ended) {
+      if (!open.has(id)) continue;
+      const at = await firstWrittenSince(store, wal, createdAtMs, check.signal);
+      for (let i = 0; i < PROBES && open.has(id); i++) await look(wal[at + i]);
+    }
+    for (const key of wal) {
+      if (open.size === 0) return { unused: [], undecided: 0, reads };
+      if (reads >= limit) return { unused: [], undecided: open.size, reads };
+      await look(key);
     }
   }
   return { unused: [...open.values()], undecided: 0, reads };
 }
 
-/** All of `wal` once, beginning with the objects that were written right after each key was made. */
-function probableFirst(wal: ObjectInfo[], keys: readonly Candidate[]): Set<ObjectInfo> {
-  wal.sort((a, b) => a.modifiedMs - b.modifiedMs);
-  const order = new Set<ObjectInfo>();
-  for (const { createdAtMs } of keys) {
-    const at = wal.findIndex((info) => info.modifiedMs >= createdAtMs);
-    if (at >= 0) for (const info of wal.slice(at, at + PROBES)) order.add(info);
+/**
+ * Where in `wal` the first object stands that was written since `atMs`, as far as the order of names is that of time: it is within a
+ * timeline, and who is misled by a copy that came later only looks at more objects than necessary.
+ */
+async function firstWrittenSince(
+  store: ObjectStore,
+  wal: readonly string[],
+  atMs: number,
+  signal: AbortSignal | undefined,
+): Promise<number> {
+  let [from, to] = [0, wal.length];
+  while (from < to) {
+    const middle = (from + to) >> 1;
+    const info = await store.stat(wal[middle] ?? '', { signal });
+    if (info && info.modifiedMs < atMs) from = middle + 1;
+    else to = middle;
   }
-  for (const info of wal) order.add(info);
-  return order;
+  return from;
 }

@@ -1,9 +1,10 @@
+import { hash } from 'node:crypto';
 import { forEachLimit } from '../../base/concurrency.ts';
 import { DrError } from '../../base/errors.ts';
 import { type Lsn, parseLsn, segmentStart } from '../../postgres/lsn.ts';
 import { layout } from '../../vault/layout.ts';
 import type { ObjectInfo, ObjectStore } from '../../vault/store.ts';
-import { readManifest } from '../catalog.ts';
+import { manifestOf } from '../catalog.ts';
 import type { DatabaseFacts, Manifest, ResourceKind } from '../manifest.ts';
 
 /** Manifests read at once from one vault. */
@@ -17,6 +18,8 @@ export interface SurveyedBackup {
   readonly recoveryPointMs: number;
   readonly finishedAtMs: number;
   readonly storedBytes: number;
+  /** SHA-256 of the manifest as stored: copies in other vaults that have the same one need not be decoded again. */
+  readonly digest?: string;
   /** Which parts it needs, by the backup that wrote them. */
   readonly parts: PartUse;
   readonly keyIds: readonly string[];
@@ -43,14 +46,22 @@ export interface VaultSurvey {
   }>;
 }
 
-/** Reads every manifest of a vault, except those that `known` (an earlier survey of the same vault) has: they never change. */
-export async function surveyVault(store: ObjectStore, signal?: AbortSignal, known?: VaultSurvey): Promise<VaultSurvey> {
+/**
+ * Reads every manifest of a vault, except those that `known` (an earlier survey of the same vault) has: they never change. One that is byte
+ * for byte the same as in `others` (surveys of other vaults) is read, but not taken apart once more.
+ */
+export async function surveyVault(
+  store: ObjectStore,
+  signal?: AbortSignal,
+  known?: VaultSurvey,
+  others: readonly VaultSurvey[] = [],
+): Promise<VaultSurvey> {
   const backups = new Map<string, Map<string, SurveyedBackup>>();
   const unreadable: Array<{ resource: string; id: string; key: string; error: unknown }> = [];
   await forEachLimit(manifestIds(store, signal), READS_IN_FLIGHT, async ({ resource, id }) => {
     let backup = known?.backups.get(resource)?.get(id);
     try {
-      backup ??= surveyed(await readManifest(store, resource, id), store);
+      backup ??= await surveyOne(store, resource, id, others, signal);
     } catch (error) {
       if (!(error instanceof DrError && (error.kind === 'corrupt' || error.kind === 'refused'))) throw error;
       unreadable.push({ resource, id, key: layout.manifest(resource, id), error });
@@ -60,6 +71,22 @@ export async function surveyVault(store: ObjectStore, signal?: AbortSignal, know
     backups.set(resource, ofResource.set(id, backup));
   });
   return { store, backups, unreadable };
+}
+
+async function surveyOne(
+  store: ObjectStore,
+  resource: string,
+  id: string,
+  others: readonly VaultSurvey[],
+  signal: AbortSignal | undefined,
+): Promise<SurveyedBackup> {
+  const bytes = await store.read(layout.manifest(resource, id), undefined, { signal });
+  const digest = hash('sha256', bytes, 'base64');
+  for (const { backups } of others) {
+    const same = backups.get(resource)?.get(id);
+    if (same?.digest === digest) return same;
+  }
+  return { ...surveyed(manifestOf(bytes, store, resource, id), store), digest };
 }
 
 export function everyBackup(survey: VaultSurvey): SurveyedBackup[] {
@@ -78,7 +105,7 @@ async function* manifestIds(
   signal: AbortSignal | undefined,
 ): AsyncGenerator<{ resource: string; id: string }> {
   const pattern = /^manifests\/([^/]+)\/([^/]+)\.json$/;
-  for await (const { key } of listInOrder(store, layout.manifests(), signal)) {
+  for await (const key of namesInOrder(store, layout.manifests(), signal)) {
     const match = pattern.exec(key);
     // A stranger's file is no manifest, but what stands beside it is then in doubt as well.
     if (!match?.[1] || !match[2]) throw doubt(store, key, 'it is not a manifest, but lies among them');
@@ -87,18 +114,37 @@ async function* manifestIds(
 }
 
 /** A listing that is checked while it is read: what is out of order or out of place was not made by a listing that is whole. */
-export async function* listInOrder(
+export function listInOrder(
   store: ObjectStore,
   prefix: string,
   signal: AbortSignal | undefined,
+  before?: string,
 ): AsyncGenerator<ObjectInfo> {
-  let before = '';
-  for await (const info of store.list(prefix, { signal })) {
-    if (!info.key.startsWith(prefix) || info.key <= before) {
-      throw doubt(store, info.key, 'the listing is not in order, so it may not be complete');
+  return inOrder(store, prefix, store.list(prefix, { signal, before }));
+}
+
+/** The same for names alone. */
+export function namesInOrder(
+  store: ObjectStore,
+  prefix: string,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<string> {
+  return inOrder(store, prefix, store.names(prefix, { signal }));
+}
+
+async function* inOrder<T extends string | ObjectInfo>(
+  store: ObjectStore,
+  prefix: string,
+  listing: AsyncIterable<T>,
+): AsyncGenerator<T> {
+  let last = '';
+  for await (const entry of listing) {
+    const key = typeof entry === 'string' ? entry : entry.key;
+    if (!key.startsWith(prefix) || key <= last) {
+      throw doubt(store, key, 'the listing is not in order, so it may not be complete');
     }
-    before = info.key;
-    yield info;
+    last = key;
+    yield entry;
   }
 }
 

@@ -1,4 +1,6 @@
-import type { Lsn } from '../../postgres/lsn.ts';
+import { type Lsn, segmentName } from '../../postgres/lsn.ts';
+import { layout } from '../../vault/layout.ts';
+import type { ObjectInfo } from '../../vault/store.ts';
 import { joinRanges, minLsn, parseWalKey, rangeOfName, type WalName, type WalRange } from '../wal/names.ts';
 import type { DeadCheck, DeadObjects } from './collect-check.ts';
 import { listInOrder } from './collect-survey.ts';
@@ -29,7 +31,7 @@ export async function collectDeadWal(check: DeadCheck, notes: string[]): Promise
     const keys: string[] = [];
     let bytes = 0;
     let strangers = 0;
-    for await (const { key, size, modifiedMs } of listInOrder(store, `wal/${systemId}/`, signal)) {
+    for await (const { key, size, modifiedMs } of base ? before(check, systemId, base) : all(check, systemId)) {
       const name = parseWalKey(key);
       if (!name) {
         strangers++;
@@ -72,4 +74,23 @@ function isNeeded({ segmentBytes, from, ranges }: WalNeed, name: WalName): boole
   const { start, end } = rangeOfName(name, segmentBytes);
   if (from !== undefined && end > from) return true;
   return ranges.some((range) => start < range.end && end > range.start);
+}
+
+function all({ store, signal }: DeadCheck, systemId: string): AsyncGenerator<ObjectInfo> {
+  return listInOrder(store, `wal/${systemId}/`, signal);
+}
+
+/** The WAL of every timeline up to the segment in which the oldest base backup begins: names are in the order of LSNs. */
+async function* before(
+  { store, signal }: DeadCheck,
+  systemId: string,
+  base: { readonly from: Lsn; readonly segmentBytes: number },
+): AsyncGenerator<ObjectInfo> {
+  for (const folder of await store.folders(`wal/${systemId}/`, { signal, emptyToo: true })) {
+    const timeline = Number.parseInt(folder, 16);
+    // Not a timeline: a check of the vault names it.
+    if (!/^[0-9A-F]{8}$/.test(folder) || timeline === 0) continue;
+    const end = layout.walSegment(systemId, timeline, segmentName(timeline, base.from, base.segmentBytes));
+    yield* listInOrder(store, `wal/${systemId}/${folder}/`, signal, end);
+  }
 }
