@@ -1,18 +1,20 @@
 import { layout, timeOfId } from '../../vault/layout.ts';
 import { type DeadCheck, type DeadObjects, isPastGrace } from './collect-check.ts';
 import { collectDeadKeys } from './collect-keys.ts';
+import { collectOldRecords } from './collect-records.ts';
 import { doubt, listInOrder, namesInOrder, parsePartKey, type SurveyedBackup, usesPart } from './collect-survey.ts';
 import { collectDeadWal } from './collect-wal.ts';
 
 /**
- * Everything of a vault that nothing needs: content of backups without manifest, WAL before the oldest base backup of its lineage,
- * data keys that seal nothing. Whatever is younger than the grace period, or has a name that says nothing, stays. Reads only.
+ * Everything of a vault that nothing needs: content of backups without manifest, WAL that no kept base backup needs, data keys that
+ * seal nothing, old records. Whatever is younger than the grace period, or has a name that says nothing, stays. Reads only.
  */
 export async function findDead(check: DeadCheck, notes: string[]): Promise<DeadObjects[]> {
   const content = await findDeadContent(check, notes);
   const wal = await collectDeadWal(check, notes);
   const keys = await collectDeadKeys(check, new Set(wal.flatMap((group) => group.keys)), notes);
-  return [...content, ...wal, ...keys];
+  const records = await collectOldRecords(check, notes);
+  return [...content, ...wal, ...keys, ...records];
 }
 
 async function findDeadContent(check: DeadCheck, notes: string[]): Promise<DeadObjects[]> {

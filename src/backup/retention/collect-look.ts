@@ -65,10 +65,11 @@ export async function lookAround(options: RetentionOptions, known?: Look): Promi
   const held = whyHeld(await readHolds(stores, signal));
   const surveys = new Map<ObjectStore, VaultSurvey | { error: unknown }>();
   for (const store of stores) {
+    const others = [...surveys.values()].filter((survey) => 'backups' in survey);
     const before = known?.vaults.find((state) => state.store === store)?.survey;
     surveys.set(
       store,
-      await surveyVault(store, signal, before).catch((error: unknown) => {
+      await surveyVault(store, signal, before, others).catch((error: unknown) => {
         if (signal?.aborted) throw error;
         return { error };
       }),

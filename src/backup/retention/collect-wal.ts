@@ -31,7 +31,7 @@ export async function collectDeadWal(check: DeadCheck, notes: string[]): Promise
     const keys: string[] = [];
     let bytes = 0;
     let strangers = 0;
-    for await (const { key, size, modifiedMs } of base ? before(check, systemId, base) : all(check, systemId)) {
+    for await (const { key, size, modifiedMs } of listPerhapsDead(check, systemId, need)) {
       const name = parseWalKey(key);
       if (!name) {
         strangers++;
@@ -76,21 +76,21 @@ function isNeeded({ segmentBytes, from, ranges }: WalNeed, name: WalName): boole
   return ranges.some((range) => start < range.end && end > range.start);
 }
 
-function all({ store, signal }: DeadCheck, systemId: string): AsyncGenerator<ObjectInfo> {
-  return listInOrder(store, `wal/${systemId}/`, signal);
-}
-
-/** The WAL of every timeline up to the segment in which the oldest base backup begins: names are in the order of LSNs. */
-async function* before(
+/** Of every timeline only what comes before everything that is needed: names are in the order of LSNs, and most WAL comes after. */
+async function* listPerhapsDead(
   { store, signal }: DeadCheck,
   systemId: string,
-  base: { readonly from: Lsn; readonly segmentBytes: number },
+  need: WalNeed | undefined,
 ): AsyncGenerator<ObjectInfo> {
+  if (need?.from === undefined) {
+    yield* listInOrder(store, `wal/${systemId}/`, signal);
+    return;
+  }
   for (const folder of await store.folders(`wal/${systemId}/`, { signal, emptyToo: true })) {
     const timeline = Number.parseInt(folder, 16);
     // Not a timeline: a check of the vault names it.
     if (!/^[0-9A-F]{8}$/.test(folder) || timeline === 0) continue;
-    const end = layout.walSegment(systemId, timeline, segmentName(timeline, base.from, base.segmentBytes));
+    const end = layout.walSegment(systemId, timeline, segmentName(timeline, need.from, need.segmentBytes));
     yield* listInOrder(store, `wal/${systemId}/${folder}/`, signal, end);
   }
 }
