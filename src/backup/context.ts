@@ -19,6 +19,11 @@ export interface BackupContext {
   readonly tool: string;
   readonly compressionLevel: number;
   readonly partBytes: number;
+  /**
+   * Folder for what is known of the newest backups on this machine, with which new ones are compared. Undefined: nothing is kept, and every
+   * backup stores everything.
+   */
+  readonly scratch?: string | undefined;
   readonly clock: Clock;
   readonly log: Log;
   readonly onProgress?: OnProgress | undefined;

@@ -1,20 +1,39 @@
 import { createHash } from 'node:crypto';
+import type { DataKey } from '../vault/keys.ts';
+import { layout } from '../vault/layout.ts';
+import type { Mirror } from '../vault/mirror.ts';
+import { sha256 } from '../vault/seal.ts';
+import type { SealPool } from '../vault/seal-pool.ts';
 import { encodeEntry, type IndexEntry } from './index-format.ts';
+import type { Manifest } from './manifest.ts';
 
 /** Raw bytes of one frame of an index. */
 const INDEX_FRAME_BYTES = 1024 * 1024;
 
+export interface IndexOptions {
+  readonly resource: string;
+  readonly backupId: string;
+  readonly mirror: Mirror;
+  readonly pool: SealPool;
+  readonly key: DataKey | undefined;
+  readonly compressionLevel: number;
+  readonly signal?: AbortSignal | undefined;
+}
+
 /** Collects index entries, in any order, into sealed frames kept in memory (a tenth of their raw size). */
 export class IndexWriter {
-  readonly #seal: (raw: Uint8Array) => Promise<Uint8Array>;
+  readonly #options: IndexOptions;
+  readonly #nextCounter: () => number;
   readonly #pieces: Uint8Array[] = [];
   readonly #content = Buffer.alloc(32);
   #lines: string[] = [];
   #bytes = 0;
   #sealing: Promise<void> = Promise.resolve();
 
-  constructor(seal: (raw: Uint8Array) => Promise<Uint8Array>) {
-    this.#seal = seal;
+  /** `nextCounter` gives the counters of frames below the data key. */
+  constructor(options: IndexOptions, nextCounter: () => number) {
+    this.#options = options;
+    this.#nextCounter = nextCounter;
   }
 
   /** Adds an entry, of which `line` is the line; resolves when there is room for more. */
@@ -25,11 +44,20 @@ export class IndexWriter {
     if (this.#bytes >= INDEX_FRAME_BYTES) await this.#flush();
   }
 
-  /** The sealed frames, in order. */
-  async finish(): Promise<Uint8Array[]> {
+  /** Stores it in all vaults. */
+  async store(): Promise<Manifest['index']> {
     if (this.#lines.length > 0) await this.#flush();
     await this.#sealing;
-    return this.#pieces;
+    const { resource, backupId, key, mirror, signal } = this.#options;
+    const objectKey = layout.index(resource, backupId);
+    await mirror.create(objectKey, this.#pieces, signal);
+    return {
+      key: objectKey,
+      size: this.#pieces.reduce((sum, piece) => sum + piece.length, 0),
+      sha256: sha256(...this.#pieces).toString('hex'),
+      context: `${backupId}/index`,
+      ...(key ? { keyId: key.id } : {}),
+    };
   }
 
   /**
@@ -63,5 +91,21 @@ export class IndexWriter {
       this.#pieces.push(await this.#seal(raw));
     });
     await this.#sealing;
+  }
+
+  async #seal(raw: Buffer): Promise<Uint8Array> {
+    const { pool, key, backupId, compressionLevel } = this.#options;
+    const own = Uint8Array.from(raw);
+    const sealed = await pool.seal({
+      kind: 'seal',
+      raw: own.buffer,
+      length: own.length,
+      slices: [],
+      counter: this.#nextCounter(),
+      context: `${backupId}/index`,
+      secret: key?.secret,
+      level: compressionLevel,
+    });
+    return new Uint8Array(sealed.frame, 0, sealed.frameBytes);
   }
 }

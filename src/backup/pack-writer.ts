@@ -1,11 +1,10 @@
 import { Semaphore } from '../base/concurrency.ts';
 import { DrError } from '../base/errors.ts';
-import { layout } from '../vault/layout.ts';
-import { FRAME_RAW_BYTES, sha256 } from '../vault/seal.ts';
+import { FRAME_RAW_BYTES } from '../vault/seal.ts';
 import type { SealPool } from '../vault/seal-pool.ts';
 import { type Extent, encodeEntry, type IndexEntry, treeChecksum } from './index-format.ts';
 import { IndexWriter } from './index-writer.ts';
-import type { Part } from './manifest.ts';
+import type { Manifest, Part } from './manifest.ts';
 import { type EntryHead, type Frame, newFrame, PackedFile } from './packed-file.ts';
 import { PartTable } from './part-table.ts';
 import { type PartOptions, PartWriter } from './part-writer.ts';
@@ -35,7 +34,7 @@ export interface PackResult {
   readonly ownParts: Part[];
   /** Raw bytes of each of `parts`, and how many of them the index names. */
   readonly partBytes: ReadonlyArray<{ readonly raw: number; readonly live: number }>;
-  readonly index: { key: string; size: number; sha256: string; context: string; keyId?: string };
+  readonly index: Manifest['index'];
   readonly entries: number;
   readonly logicalBytes: number;
   /** Of these, what earlier backups had stored. */
@@ -72,7 +71,7 @@ export class PackWriter {
     const raw = previous?.partBytes.map((part) => part.raw) ?? [];
     this.#table = new PartTable(previous && { parts: previous.manifest.parts, raw });
     this.#parts = new PartWriter({ ...options, parts: this.#table });
-    this.#index = new IndexWriter((raw) => this.#sealAlone(raw));
+    this.#index = new IndexWriter(options, () => this.#counter++);
   }
 
   get logicalBytes(): number {
@@ -181,7 +180,7 @@ export class PackWriter {
     await this.#drain();
     await this.#parts.close();
     await this.#drain();
-    const index = await this.#writeIndex();
+    const index = await this.#index.store();
     const { parts, own, usage } = this.#table;
     return {
       parts,
@@ -310,38 +309,6 @@ export class PackWriter {
     const line = encodeEntry(entry);
     await this.#index.add(entry, line);
     if (entry.type === 'file') await this.#options.sink?.add(entry, line, digests, stat);
-  }
-
-  async #writeIndex(): Promise<PackResult['index']> {
-    const { resource, backupId, key, mirror, signal } = this.#options;
-    const pieces = await this.#index.finish();
-    const objectKey = layout.index(resource, backupId);
-    const size = pieces.reduce((sum, piece) => sum + piece.length, 0);
-    await mirror.create(objectKey, pieces, signal);
-    return {
-      key: objectKey,
-      size,
-      sha256: sha256(...pieces).toString('hex'),
-      context: `${backupId}/index`,
-      ...(key ? { keyId: key.id } : {}),
-    };
-  }
-
-  async #sealAlone(raw: Uint8Array): Promise<Uint8Array> {
-    const { pool, key, backupId, compressionLevel } = this.#options;
-    const own = Uint8Array.from(raw);
-    const counter = this.#counter++;
-    const sealed = await pool.seal({
-      kind: 'seal',
-      raw: own.buffer,
-      length: own.length,
-      slices: [],
-      counter,
-      context: `${backupId}/index`,
-      secret: key?.secret,
-      level: compressionLevel,
-    });
-    return new Uint8Array(sealed.frame, 0, sealed.frameBytes);
   }
 
   #track(work: Promise<void>): void {

@@ -52,7 +52,7 @@ export async function takeDatabaseBackup(
       source: printableUrl(source.url),
       allowEmpty: false,
       pack: async (pack, previous) => {
-        const consumer = new ClusterPack(pack, context, source.name, previous);
+        const consumer = new ClusterPack(pack, context, source.name, previous?.rewriting(context.partBytes));
         const options = { label: `dr ${source.name}`, fastCheckpoint: true, manifest: true };
         const { startLsn, endLsn, timeline } = await connection.baseBackup(options, consumer);
         await consumer.end();

@@ -31,7 +31,7 @@ export async function takeDirectoryBackup(
         root: source.path,
         exclude: source.exclude,
         pack,
-        previous,
+        previous: previous?.rewriting(context.partBytes),
         signal: context.signal,
         onFile: (detail) =>
           context.onProgress?.({

@@ -3,11 +3,15 @@ import { DrError } from '../base/errors.ts';
 import { createDataKey } from '../vault/keys.ts';
 import { FORMAT_VERSION, layout, timedId } from '../vault/layout.ts';
 import { Mirror } from '../vault/mirror.ts';
+import { sha256 } from '../vault/seal.ts';
 import type { ObjectStore } from '../vault/store.ts';
 import type { BackupContext, TakenBackup } from './context.ts';
 import { encodeManifest, type Manifest, type Note, type ResourceKind } from './manifest.ts';
 import { type PackResult, PackWriter } from './pack-writer.ts';
+import { type Baseline, chooseBaseline, requireBaseline } from './previous/baseline.ts';
 import type { PreviousBackup } from './previous/previous-backup.ts';
+import { removeOtherStates, stateFolder } from './previous/state-folder.ts';
+import { StateWriter } from './previous/state-writer.ts';
 
 /** Large files are compared by blocks of this size: PostgreSQL's page, and for other files one that keeps what is known of them small. */
 const DATABASE_BLOCK_BYTES = 8 * 1024;
@@ -29,10 +33,8 @@ export interface TakeOptions {
   /** For people: a path or a URL without credentials. */
   readonly source: string;
   readonly allowEmpty: boolean;
-  /** Reads the content into the pack; what equals `previous` is not stored again. */
+  /** Reads the content into the pack; what equals `previous`, the newest backup, need not be stored again. */
   readonly pack: (pack: PackWriter, previous: PreviousBackup | undefined) => Promise<PackedContent>;
-  /** The newest backup of this resource, as far as it can be used. */
-  readonly previous?: PreviousBackup | undefined;
   /** An existing backup that makes this one unnecessary when its content is the same. */
   readonly unlessEqualTo?: Manifest | undefined;
   /**
@@ -43,13 +45,37 @@ export interface TakeOptions {
 }
 
 /**
- * Takes one backup into all vaults at once. Order: key, parts, index, manifest; the manifest, create-only, is the commit point.
- * A vault that fails is left out and named in the result; throws when none is left or when nothing was captured.
+ * Takes one backup into all vaults at once, under the lease of its resource. Order: key, parts, index, manifest; the manifest,
+ * create-only, is the commit point. A vault that fails is left out and named in the result; throws when none is left or when nothing was
+ * captured.
  */
 export async function takeBackup(context: BackupContext, options: TakeOptions): Promise<TakenBackup> {
   const startedMs = context.clock.now();
+  const baseline = await chooseBaseline(context, options.resource);
+  const folder = context.scratch === undefined ? undefined : stateFolder(context.scratch, options.resource);
+  const state = folder === undefined ? undefined : new StateWriter(folder, context.log);
+  try {
+    const taken = await take(context, options, { startedMs, baseline, state });
+    if (folder !== undefined) await removeOtherStates(folder, taken.manifest.id, context.clock.now());
+    return taken;
+  } catch (error) {
+    await state?.abandon();
+    throw error;
+  } finally {
+    baseline.close();
+  }
+}
+
+interface Work {
+  readonly startedMs: number;
+  readonly baseline: Baseline;
+  readonly state: StateWriter | undefined;
+}
+
+async function take(context: BackupContext, options: TakeOptions, work: Work): Promise<TakenBackup> {
+  const { startedMs, baseline, state } = work;
   const backupId = timedId(startedMs, randomBytes(3).toString('hex'));
-  const mirror = new Mirror(context.stores, context.log);
+  const mirror = new Mirror(baseline.stores, context.log, baseline.lost);
   const created = await createDataKey(context.keyPolicy, startedMs, 'backup');
   if (created) await mirror.create(created.objectKey, created.object, context.signal);
   const pack = new PackWriter({
@@ -61,13 +87,14 @@ export async function takeBackup(context: BackupContext, options: TakeOptions): 
     compressionLevel: context.compressionLevel,
     partBytes: context.partBytes,
     blockBytes: options.kind === 'database' ? DATABASE_BLOCK_BYTES : FILE_BLOCK_BYTES,
-    previous: options.previous,
+    previous: baseline.previous,
+    sink: state,
     signal: context.signal,
   });
   let packed: PackedContent;
   let stored: PackResult;
   try {
-    packed = await options.pack(pack, options.previous);
+    packed = await options.pack(pack, baseline.previous);
     if (packed.files === 0 && !options.allowEmpty) {
       throw new DrError('check-failed', `the backup of ${options.resource} captured nothing`, {
         where: options.source,
@@ -81,6 +108,7 @@ export async function takeBackup(context: BackupContext, options: TakeOptions): 
   }
   const known = options.unlessEqualTo;
   if (known && known.contentDigest === stored.contentDigest) {
+    await state?.abandon();
     await discard(mirror, created?.objectKey, stored);
     return { manifest: known, vaults: mirror.complete.map(({ name }) => name), lost: mirror.lost, unchanged: true };
   }
@@ -101,20 +129,41 @@ export async function takeBackup(context: BackupContext, options: TakeOptions): 
     startedAt: new Date(startedMs).toISOString(),
     finishedAt: new Date(context.clock.now()).toISOString(),
     recoveryPoint: new Date(packed.recoveryPointMs).toISOString(),
-    encryption: created?.wrap ?? 'none',
+    encryption: created ? 'age' : 'none',
     entries: stored.entries,
     logicalBytes: stored.logicalBytes,
     storedBytes: stored.storedBytes,
-    ...(options.previous ? { previous: { id: options.previous.manifest.id } } : {}),
+    ...(baseline.previous ? { previous: { id: baseline.previous.manifest.id } } : {}),
     reusedBytes: stored.reusedBytes,
     contentDigest: stored.contentDigest,
     index: stored.index,
     parts: stored.parts,
-    notes: [...packed.notes, ...lateNotes, ...lostNotes],
+    notes: [...baseline.notes, ...packed.notes, ...baseline.lateNotes(), ...lateNotes, ...lostNotes],
     ...(packed.database ? { database: packed.database } : {}),
   };
-  await mirror.create(layout.manifest(options.resource, backupId), encodeManifest(manifest), context.signal);
+  await commit(context, work, mirror, manifest, stored);
   return { manifest, vaults: mirror.complete.map(({ name }) => name), lost: mirror.lost, unchanged: false };
+}
+
+/** What this machine knows of the backup is complete before it counts: a kill in between leaves a state that nothing names. */
+async function commit(
+  { signal }: BackupContext,
+  { baseline, state }: Work,
+  mirror: Mirror,
+  manifest: Manifest,
+  stored: PackResult,
+): Promise<void> {
+  const { resource, id } = manifest;
+  const bytes = encodeManifest(manifest);
+  await state?.finish({
+    resource,
+    backupId: id,
+    manifestSha256: sha256(bytes).toString('hex'),
+    partBytes: stored.partBytes.map(({ raw, live }) => [raw, live] as const),
+  });
+  if (baseline.previous) await requireBaseline(mirror.complete, baseline.previous, signal);
+  signal?.throwIfAborted();
+  await mirror.create(layout.manifest(resource, id), bytes, signal);
 }
 
 /** Removes what an unnecessary backup has stored. No manifest names it, so a failure here costs space, not safety. */

@@ -19,6 +19,8 @@ export interface World extends AsyncDisposable {
   readonly site: string;
   /** All vaults of the configuration, in its order. */
   readonly stores: readonly ObjectStore[];
+  /** The same, not guarded: for the check of a vault whose marker may be what is damaged. */
+  readonly bare: readonly ObjectStore[];
   /** Opens what the identities that were given can open. */
   readonly keyRing: KeyRing;
   readonly pool: SealPool;
@@ -55,6 +57,7 @@ export async function openWorld(context: CommandContext, options: WorldOptions):
     config,
     site,
     stores,
+    bare: found,
     keyRing: keyRingOf(config, identities, log),
     pool,
     backupContext: (site) => ({
@@ -65,6 +68,7 @@ export async function openWorld(context: CommandContext, options: WorldOptions):
       tool: `dr ${version}`,
       compressionLevel: config.backup.compressionLevel,
       partBytes: config.backup.partBytes,
+      scratch: config.scratch,
       clock,
       log,
       onProgress,

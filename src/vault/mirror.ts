@@ -15,11 +15,13 @@ export interface LostVault {
  */
 export class Mirror {
   readonly #alive: Set<ObjectStore>;
-  readonly #lost: LostVault[] = [];
+  readonly #lost: LostVault[];
   readonly #log: Log;
 
-  constructor(stores: readonly ObjectStore[], log: Log) {
+  /** `lost`: vaults that were left out before it began. */
+  constructor(stores: readonly ObjectStore[], log: Log, lost: readonly LostVault[] = []) {
     this.#alive = new Set(stores);
+    this.#lost = [...lost];
     this.#log = log;
   }
 

@@ -35,6 +35,13 @@ export interface PreviousBackup {
   readonly isWhole: boolean;
   /** Raw bytes stored in each of its parts, and those that it still uses; by position in its manifest's list. */
   readonly partBytes: ReadonlyArray<{ readonly raw: number; readonly live: number }>;
+  /** Share of the raw bytes in these parts that it does not use any more: 0 for a full backup. */
+  readonly waste: number;
+  /**
+   * The same, with the content of parts that are hardly used any more to be stored again (`condemnedParts`): for a backup that reads everything.
+   * `partBytes`: the usual size of a part.
+   */
+  rewriting(partBytes: number): PreviousBackup;
   /** What it has under this path, if that is a file; undefined too when what is known of it is damaged: it is then stored again. */
   lookup(path: Buffer): PreviousEntry | undefined;
 }

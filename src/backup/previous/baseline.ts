@@ -1,0 +1,215 @@
+import path from 'node:path';
+import { DrError, messageOf } from '../../base/errors.ts';
+import { formatBytes } from '../../base/units.ts';
+import { layout } from '../../vault/layout.ts';
+import type { LostVault } from '../../vault/mirror.ts';
+import type { ObjectStore } from '../../vault/store.ts';
+import { copyBackup } from '../care/repair-backup.ts';
+import type { BackupContext } from '../context.ts';
+import type { Manifest, Note } from '../manifest.ts';
+import { eachVault, findNewest, lost, type NewestBackup } from './newest-backup.ts';
+import type { PreviousBackup } from './previous-backup.ts';
+import { SavedBackup } from './saved-backup.ts';
+import { stateFolder } from './state-folder.ts';
+import { StateReader } from './state-reader.ts';
+import { findParts, type PartsFound } from './usable-parts.ts';
+
+/** What a new backup is compared with, and the vaults that can hold it. */
+export interface Baseline {
+  /** Undefined: everything is stored anew. */
+  readonly previous: PreviousBackup | undefined;
+  /** Vaults that take part. */
+  readonly stores: readonly ObjectStore[];
+  /** Vaults left out because they lack what the new backup would name. */
+  readonly lost: readonly LostVault[];
+  readonly notes: readonly Note[];
+  /** What turned out about the baseline while it was used. */
+  lateNotes(): Note[];
+  close(): void;
+}
+
+type Needs = Pick<BackupContext, 'stores' | 'keyPolicy' | 'scratch' | 'log' | 'onProgress' | 'signal'>;
+
+/**
+ * Chooses what a backup of a resource is compared with: its newest backup, where what is known of it here can be used. A vault that lacks
+ * that backup gets it first, or is left out: every vault that takes part can restore the new one alone.
+ */
+export async function chooseBaseline(context: Needs, resource: string): Promise<Baseline> {
+  const { stores, scratch, log, signal } = context;
+  const anew = (notes: readonly Note[]): Baseline => ({
+    previous: undefined,
+    stores,
+    lost: [],
+    notes,
+    lateNotes: () => [],
+    close: () => {},
+  });
+  if (scratch === undefined) return anew([]);
+  const newest = await findNewest(stores, resource, signal);
+  if (!newest) return anew([]);
+  const anewBecause = (reason: string): Baseline => {
+    log.info(
+      { resource, backup: newest.id, reason },
+      'everything is stored anew: the newest backup cannot be built on',
+    );
+    const detail = `everything was stored anew: backup ${newest.id} could not be built on (${reason})`;
+    return anew([{ kind: 'other', subject: resource, detail }]);
+  };
+  const { manifest } = newest;
+  if (!manifest) return anewBecause(newest.differing[0]?.reason ?? newest.away[0]?.reason ?? 'no vault has it');
+  if ((manifest.encryption === 'none') !== (context.keyPolicy === 'none')) {
+    return anewBecause(`its encryption is ${manifest.encryption}`);
+  }
+  const reader = StateReader.open(path.join(stateFolder(scratch, resource), newest.id));
+  if (typeof reader === 'string') return anewBecause(`what this machine knew of it is not at hand: ${reader}`);
+  try {
+    if (!isOf(reader, newest, manifest)) throw new Unusable('what this machine knows of it is of another backup');
+    return await buildOn(context, newest, manifest, reader);
+  } catch (error) {
+    reader.close();
+    if (error instanceof Unusable) return anewBecause(error.message);
+    throw error;
+  }
+}
+
+/** Why the newest backup cannot be built on. */
+class Unusable extends Error {}
+
+function isOf(reader: StateReader, newest: NewestBackup, manifest: Manifest): boolean {
+  const { facts } = reader;
+  return (
+    facts.resource === manifest.resource &&
+    facts.backupId === newest.id &&
+    facts.manifestSha256 === newest.manifestSha256 &&
+    facts.partBytes.length === manifest.parts.length
+  );
+}
+
+async function buildOn(
+  context: Needs,
+  newest: NewestBackup,
+  manifest: Manifest,
+  reader: StateReader,
+): Promise<Baseline> {
+  const { keyPolicy, log, signal } = context;
+  const left: LostVault[] = [...newest.away, ...newest.differing];
+  const brought: ObjectStore[] = [];
+  for (const store of newest.lacking) {
+    const failure = await bring(context, newest, manifest, store);
+    if (failure) left.push(failure);
+    else brought.push(store);
+  }
+  const candidates = [...newest.holders, ...brought];
+  const found = new Map<ObjectStore, PartsFound>();
+  await eachVault(candidates, left, signal, async (store) => {
+    found.set(store, await findParts(store, manifest, keyPolicy, signal));
+  });
+  // None is left that could be written to: the backup itself will say so.
+  if (found.size === 0) throw new Unusable(left[0]?.reason ?? 'no vault answers');
+  const notes: Note[] = [];
+  const unusable = new Set<number>();
+  for (const [store, { unusable: bad }] of found) {
+    for (const position of bad.keys()) unusable.add(position);
+    if (bad.size > 0) notes.push(missingNote(store, manifest, bad));
+  }
+  for (const { vault, reason } of left) {
+    log.warn({ vault, reason }, 'this vault is left out: it does not have what the backup is built on');
+  }
+  const stores = context.stores.filter((store) => found.has(store));
+  return {
+    previous: new SavedBackup(reader, manifest, unusable),
+    stores,
+    lost: left,
+    notes,
+    lateNotes: () => damageNote(reader, manifest),
+    close: () => reader.close(),
+  };
+}
+
+/** Copies the newest backup to a vault that lacks it. Returns why that vault cannot take part. */
+async function bring(
+  { keyPolicy, log, onProgress, signal }: Needs,
+  { id, holders }: NewestBackup,
+  manifest: Manifest,
+  target: ObjectStore,
+): Promise<LostVault | undefined> {
+  const { resource, parts } = manifest;
+  log.info({ vault: target.name, backup: id }, 'the vault lacks the newest backup: copying it first');
+  try {
+    // Parts of earlier backups that are there already are not read to be copied: `dr vault check` is what reads.
+    const { there } = await findParts(target, manifest, keyPolicy, signal);
+    const total = parts.reduce((sum, { key, size }) => sum + (there.has(key) ? 0 : size), manifest.index.size);
+    let done = 0;
+    const onBytes = (bytes: number) => {
+      done += bytes;
+      onProgress?.({ task: `backup ${resource}`, done, total, unit: 'bytes', detail: `${id} to ${target.name}` });
+    };
+    await copyBackup({ sources: holders, target, resource, id, there: new Set(there), onBytes, signal });
+    return undefined;
+  } catch (error) {
+    if (signal?.aborted || !(error instanceof DrError)) throw error;
+    // No vault gives a good copy of it: what is stored anew is good everywhere.
+    if (error.kind === 'corrupt') throw new Unusable(`vault ${target.name} lacks it, and ${error.message}`);
+    const reason = `it lacks backup ${id}, which this one builds on, and it could not be copied there: ${messageOf(error)}; \`dr vault repair ${target.name}\` brings both`;
+    return lost(target, error, reason);
+  }
+}
+
+function missingNote(store: ObjectStore, { parts }: Manifest, unusable: PartsFound['unusable']): Note {
+  const bytes = [...unusable.keys()].reduce((sum, position) => sum + (parts[position]?.size ?? 0), 0);
+  const [why] = unusable.values();
+  const count = `${unusable.size} ${unusable.size === 1 ? 'part' : 'parts'} of earlier backups (${formatBytes(bytes)})`;
+  const reason = why === 'missing' ? 'missing or cut off there' : `of no use there: ${why}`;
+  return { kind: 'other', subject: store.name, detail: `${count} are ${reason}; what they hold was stored again` };
+}
+
+function damageNote(reader: StateReader, { id, resource }: Manifest): Note[] {
+  if (reader.damaged === 0) return [];
+  const detail = `what this machine knew of backup ${id} was damaged in ${reader.damaged} places: their files were stored anew`;
+  return [{ kind: 'other', subject: resource, detail }];
+}
+
+/**
+ * Throws unless each of the vaults still has the backup that a new one builds on: a retention elsewhere may have removed it, and with it
+ * what the new one names.
+ */
+export async function requireBaseline(
+  stores: readonly ObjectStore[],
+  { manifest }: PreviousBackup,
+  signal?: AbortSignal,
+): Promise<void> {
+  const { resource, id } = manifest;
+  const key = layout.manifest(resource, id);
+  await eachVault(stores, [], signal, async (store) => {
+    if (await store.stat(key, { signal })) return;
+    throw new Gone(store, id, key);
+  }).catch((error: unknown) => {
+    throw error instanceof Gone ? error.toError() : error;
+  });
+}
+
+/** Not a DrError, so that it is not taken for a vault that does not answer. */
+class Gone extends Error {
+  readonly store: ObjectStore;
+  readonly id: string;
+  readonly key: string;
+
+  constructor(store: ObjectStore, id: string, key: string) {
+    super('the baseline is gone');
+    this.store = store;
+    this.id = id;
+    this.key = key;
+  }
+
+  toError(): DrError {
+    return new DrError(
+      'conflict',
+      `backup ${this.id} was removed while a new one was built on it: nothing was committed`,
+      {
+        where: `${this.store.location}/${this.key}`,
+        next: 'Take the backup again; find out what removes the newest backup of a resource (dr never does).',
+        retryable: true,
+      },
+    );
+  }
+}
