@@ -11,7 +11,8 @@ import { exitCodeHelp, exitCodeOf } from './exit-codes.ts';
 import { readIdentities } from './identity.ts';
 import { readableLogLine } from './log-lines.ts';
 import { Terminal, type TerminalOutput } from './terminal.ts';
-import { verbs as allVerbs, type Verb } from './verbs.ts';
+import type { Verb } from './verb.ts';
+import { verbs as allVerbs } from './verbs.ts';
 
 /** The outside of the process, as `main.ts` finds it and tests make it. */
 export interface Outside {

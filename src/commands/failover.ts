@@ -10,13 +10,15 @@ import { renderRunText } from '../report/run-text.ts';
 import { list } from '../report/values.ts';
 import { findUnfinished, type UnfinishedRun } from '../runbook/history.ts';
 import { loadRunbook, shippedRunbooks } from '../runbook/load.ts';
-import { leaseOf } from '../runbook/model.ts';
+import { leaseOf, type Runbook } from '../runbook/model.ts';
 import { planRun } from '../runbook/plan.ts';
 import { type Engine, executeRun, type RunRequest, type RunResult } from '../runbook/run.ts';
+import type { RunMode } from '../steps/contract.ts';
 import type { RecoveryTarget } from '../steps/ports.ts';
 import { networkProbes } from '../steps/probes.ts';
 import { openRecovery } from '../steps/recovery-port.ts';
 import { stepRegistry } from '../steps/registry.ts';
+import { sqlWriters } from '../steps/writers.ts';
 import type { TrafficDriver } from '../traffic/contract.ts';
 import { openTraffic } from '../traffic/open.ts';
 import { acquireLease } from '../vault/lease.ts';
@@ -26,14 +28,16 @@ import type { At, FailoverOptions } from './options.ts';
 import { createRunView } from './run-view.ts';
 import { openWorld, type World } from './world.ts';
 
-/** `dr failover`: plans, drills or executes the failover runbook. */
+/** `dr failover`, `dr switchover`, `dr failback`: plans, drills or executes their runbooks. */
 export async function run(context: CommandContext, options: FailoverOptions): Promise<CommandResult> {
   await using world = await openWorld(context, { vaults: options.mode === 'plan' ? 'read' : 'write' });
-  const mode = options.mode === 'drill' ? 'drill' : 'failover';
+  const mode = options.mode === 'drill' ? 'drill' : options.verb;
   const unfinished = options.fresh ? undefined : await findUnfinishedAnywhere(context, world, mode);
   const { from, to } = await chooseSites(context, world, options, unfinished);
-  const runbook = await loadRunbook(world.config.runbooks ?? shippedRunbooks, 'failover', stepRegistry);
-  if (options.mode === 'failover') await confirm(context, options, from, to);
+  const name = options.runbook ?? options.verb;
+  const runbook = await loadRunbook(world.config.runbooks ?? shippedRunbooks, name, stepRegistry);
+  requireMode(runbook, mode);
+  if (options.mode === 'real') await confirm(context, options, from, to);
 
   await using drivers = openDrivers(context, world);
   await using recovery = openRecovery({
@@ -54,6 +58,7 @@ export async function run(context: CommandContext, options: FailoverOptions): Pr
       vaults: inOrder(world, to),
       recovery,
       probes: networkProbes,
+      writers: sqlWriters,
       traffic: drivers.get,
     },
     registry: stepRegistry,
@@ -80,6 +85,7 @@ export async function run(context: CommandContext, options: FailoverOptions): Pr
     reason: options.reason ?? (mode === 'drill' ? 'drill' : 'no reason given'),
     acceptSplitBrain: options.acceptSplitBrain,
     fresh: options.fresh,
+    giveUp: options.abandon,
   };
   if (options.mode === 'plan') {
     const plan = await planRun(engine, request);
@@ -88,6 +94,15 @@ export async function run(context: CommandContext, options: FailoverOptions): Pr
   const result = await executeRun(engine, request);
   const failure = failureOf(result);
   return { data: result.report, text: renderRunText(result.report), ...(failure ? { failure } : {}) };
+}
+
+/** A runbook is run only in a mode that it was written for. */
+function requireMode({ name, modes, source }: Runbook, mode: RunMode): void {
+  if (modes.includes(mode)) return;
+  throw new DrError('usage', `runbook ${name} is not made for a ${mode}, but for: ${modes.join(', ')}`, {
+    where: source.path,
+    next: 'Use the command of one of these, or another --runbook.',
+  });
 }
 
 /** What the shell is told about a run that came to some end. */
@@ -109,7 +124,7 @@ function failureOf({ outcome, error, report }: RunResult): CommandResult['failur
 async function findUnfinishedAnywhere(
   context: CommandContext,
   world: World,
-  mode: 'drill' | 'failover',
+  mode: RunMode,
 ): Promise<UnfinishedRun | undefined> {
   const found: UnfinishedRun[] = [];
   for (const store of world.stores) {
@@ -150,25 +165,30 @@ async function chooseSites(
   }
   if (to === from) {
     const since = active ? ` since ${active.since} (${active.by})` : ' by the configuration';
-    throw new DrError('refused', `${to} is the active site${since}: there is nothing to fail over`, {
+    throw new DrError('refused', `${to} is the active site${since}: there is nothing to move`, {
       next: `See "dr runs"; the other sites are ${list(others)}.`,
     });
   }
   return { from, to };
 }
 
-/** Nobody fails over by a slip of the finger: the site's name has to be typed, or --yes given. */
+/** Nobody moves a system by a slip of the finger: the site's name has to be typed, or --yes given. */
 async function confirm(context: CommandContext, options: FailoverOptions, from: string, to: string): Promise<void> {
   if (options.yes) return;
+  const { verb, abandon } = options;
   if (context.ask === undefined) {
-    throw new DrError('refused', 'a failover is not begun without a person who means it', {
+    throw new DrError('refused', `a ${verb} is not ${abandon ? 'given up' : 'begun'} without a person who means it`, {
       next: 'Add --yes, and --reason "WHY" for the report. "--plan" shows what it would do.',
     });
   }
   context.say(
-    `This moves the system from ${from} to ${to}: it promotes the databases there and redirects the traffic.`,
+    abandon
+      ? `This gives up the unfinished ${verb} to ${to}: what can be taken back is taken back.`
+      : `This moves the system from ${from} to ${to}: it ${verb === 'failover' ? 'promotes the databases there' : `locks the writers out at ${from}, promotes the databases at ${to}`} and redirects the traffic.`,
   );
-  const typed = await context.ask(`Type the name of the site that takes over (${to}) to begin: `);
+  const typed = await context.ask(
+    `Type the name of the site that takes over (${to}) to ${abandon ? 'give up' : 'begin'}: `,
+  );
   if (typed.trim() === to) return;
   throw new DrError('refused', `"${typed.trim()}" is not ${to}: nothing has been done`, {
     next: 'Run the command again and type the name.',

@@ -82,7 +82,14 @@ export type HoldOptions =
   | { readonly action: 'list' };
 
 export interface FailoverOptions {
-  readonly mode: 'failover' | 'plan' | 'drill';
+  /** What the person asked for: the mode of a real run. */
+  readonly verb: 'failover' | 'switchover' | 'failback';
+  /** `real`: it is meant. */
+  readonly mode: 'real' | 'plan' | 'drill';
+  /** Name of the runbook; default: that of the verb. */
+  readonly runbook: string | undefined;
+  /** Give up the unfinished run. */
+  readonly abandon: boolean;
   /** Site to recover at; default: the site this dr runs at (--site), or the only other one. */
   readonly to: string | undefined;
   readonly at: At;

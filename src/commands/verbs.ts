@@ -1,66 +1,22 @@
-import { DrError, type ErrorKind } from '../base/errors.ts';
-import type { CommandContext, CommandResult, Handler } from './context.ts';
+import { DrError } from '../base/errors.ts';
 import {
   type BackupOptions,
   type BackupsOptions,
   type DaemonOptions,
   type DoctorOptions,
-  type FailoverOptions,
   type HoldOptions,
   type InitOptions,
   parseAt,
   type RestoreOptions,
   type RetentionOptions,
-  type RunsOptions,
   type StatusOptions,
   type ValidateOptions,
   type VaultOptions,
   type VerifyOptions,
 } from './options.ts';
-import { readFailover, readRuns, readVault, type Written, word, words } from './written.ts';
-
-interface VerbText {
-  readonly name: string;
-  readonly summary: string;
-  /** More for `dr VERB --help`: what it touches, what it leaves alone. */
-  readonly description: string;
-  readonly arguments: ReadonlyArray<readonly [syntax: string, description: string]>;
-  readonly flags: ReadonlyArray<readonly [syntax: string, description: string]>;
-  readonly examples: readonly string[];
-  /** The failures that are particular to it; wrong arguments, configuration, defects and signals are everybody's. */
-  readonly failures: readonly ErrorKind[];
-}
-
-/** A verb, ready for the command line: `bind` reads its options at once, and gives back the work to do. */
-export interface Verb extends VerbText {
-  /** False when this build has no handler for it. */
-  readonly wired: boolean;
-  bind(written: Written): (context: CommandContext) => Promise<CommandResult>;
-}
-
-/**
- * `load` imports the handler only when the verb is used: `dr status` does not wait for the code of `dr daemon`.
- * A verb whose handler is not part of this build has no `load`, and says so when it is called.
- */
-function verb<Options>(
-  text: VerbText & { read(written: Written): Options; load?: () => Promise<{ run: Handler<Options> }> },
-): Verb {
-  return {
-    ...text,
-    wired: text.load !== undefined,
-    bind: (written) => {
-      const options = text.read(written);
-      return async (context) => {
-        if (text.load) return (await text.load()).run(context, options);
-        throw new DrError('internal', `this build of dr does not have "dr ${text.name}"`, { next: 'Use a newer dr.' });
-      };
-    },
-  };
-}
-
-const vaultFlag = ['--vault <name>', 'use this vault alone'] as const;
-const atFlag = ['--at <when>', 'latest, a time with its zone, "10 minutes ago", or an LSN (default: latest)'] as const;
-const storage = ['unreachable', 'denied', 'corrupt', 'wrong-key'] as const;
+import { runVerbs } from './run-verbs.ts';
+import { atFlag, storage, type Verb, vaultFlag, verb } from './verb.ts';
+import { readVault, type Written, word, words } from './written.ts';
 
 /** Every verb of dr, in the order of `dr --help`. */
 export const verbs: readonly Verb[] = [
@@ -233,51 +189,7 @@ export const verbs: readonly Verb[] = [
     read: readVault,
     load: () => import('./vault.ts'),
   }),
-  verb<FailoverOptions>({
-    name: 'failover',
-    summary: 'bring the system up at the recovery site and redirect traffic to it',
-    description:
-      'Executes the failover runbook. Killed at any point, the same command goes on where it stopped. --plan shows every step and touches nothing; --drill recovers beside production, redirects nothing and cleans up.',
-    arguments: [],
-    flags: [
-      ['--plan', 'show every step with its targets; touch nothing'],
-      ['--drill', 'recover in isolation, check, and clean up'],
-      ['--to <site>', 'site to recover at (default: --site, else the only other one)'],
-      atFlag,
-      ['--yes', 'execute without asking'],
-      [
-        '--accept-split-brain <name>',
-        'go on although the old primary may still take writes; the name of who decides goes into the journal',
-      ],
-      ['--reason <text>', 'why, for the journal and the report'],
-      ['--new', 'abandon an unfinished run and begin anew, instead of going on with it'],
-    ],
-    examples: ['dr failover --plan', 'dr failover --drill --yes', 'dr failover --yes --identity /secure/identity.txt'],
-    failures: ['objective-broken', 'lease-held', 'not-found', ...storage, 'refused', 'local', 'check-failed'],
-    read: readFailover,
-    load: () => import('./failover.ts'),
-  }),
-  verb<RunsOptions>({
-    name: 'runs',
-    summary: 'list the runs of runbooks, or show the report of one',
-    description:
-      'Reads the journals in the vaults. With --approve or --refuse it answers a step of a run that waits for a person; the answer is kept beside the journal.',
-    arguments: [['[id]', 'the run to show']],
-    flags: [
-      ['--approve <step>', 'let the step begin'],
-      ['--refuse <step>', 'keep the step from beginning; the run stops'],
-      ['--as <name>', 'who answers (default: the account)'],
-      ['--comment <text>', 'what to record with the answer'],
-    ],
-    examples: [
-      'dr runs',
-      'dr runs 20261123T050102123Z-3f9a1c',
-      'dr runs 20261123T050102123Z-3f9a1c --approve promote[orders]',
-    ],
-    failures: ['not-found', ...storage, 'conflict'],
-    read: readRuns,
-    load: () => import('./runs.ts'),
-  }),
+  ...runVerbs,
   verb<DaemonOptions>({
     name: 'daemon',
     summary: 'take backups, receive WAL, verify and clean up, on schedule',

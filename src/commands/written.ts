@@ -14,12 +14,24 @@ export const word = (value: unknown): string | undefined => (typeof value === 's
 export const words = (value: unknown): readonly string[] => (Array.isArray(value) ? value.map(String) : []);
 
 /** Throws `usage` for flags that exclude each other. */
-export function readFailover({ flags, nowMs }: Written): FailoverOptions {
-  if (flags['plan'] === true && flags['drill'] === true) {
-    throw new DrError('usage', '--plan and --drill exclude each other', { next: 'Give one of them.' });
+export function readFailover(verb: FailoverOptions['verb'], { flags, nowMs }: Written): FailoverOptions {
+  const given = ['plan', 'drill', 'abandon'].filter((flag) => flags[flag] === true);
+  if (given.includes('plan') && given.length > 1) {
+    throw new DrError('usage', `--${given.join(' and --')} exclude each other`, { next: 'Give one of them.' });
+  }
+  if (flags['abandon'] === true && flags['new'] === true) {
+    throw new DrError('usage', '--abandon and --new exclude each other', {
+      next: '--abandon gives up an unfinished run; --new does that and begins another.',
+    });
+  }
+  if (verb !== 'failover' && flags['at'] !== undefined && word(flags['at']) !== 'latest') {
+    throw new DrError('usage', `a ${verb} loses nothing, so it goes to the latest moment`, { next: 'Leave out --at.' });
   }
   return {
-    mode: flags['plan'] === true ? 'plan' : flags['drill'] === true ? 'drill' : 'failover',
+    verb,
+    mode: given.includes('plan') ? 'plan' : given.includes('drill') ? 'drill' : 'real',
+    runbook: word(flags['runbook']),
+    abandon: flags['abandon'] === true,
     to: word(flags['to']),
     at: parseAt(word(flags['at']) ?? 'latest', nowMs),
     yes: flags['yes'] === true,

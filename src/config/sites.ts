@@ -20,7 +20,7 @@ export interface DatabasePlace {
   readonly database: DatabaseConfig;
   /** How it is connected to when this site is active. */
   readonly url: string;
-  /** How it is brought up here; undefined at the site that the file calls active, whose server dr does not run. */
+  /** How it is brought up here; at the site that the file calls active only where a failback may rebuild it. */
   readonly target: DatabaseTarget | undefined;
 }
 
@@ -48,7 +48,7 @@ export function forSite(config: Config, site: string): SitePlaces {
   const without: string[] = [];
   for (const database of Object.values(config.databases)) {
     const target = Object.hasOwn(database.recover, site) ? database.recover[site] : undefined;
-    if (first) databases[database.name] = { database, url: database.url, target: undefined };
+    if (first) databases[database.name] = { database, url: database.url, target };
     else if (target) databases[database.name] = { database, url: target.url, target };
     else without.push(database.name);
   }

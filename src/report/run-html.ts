@@ -21,7 +21,10 @@ export function renderRunHtml(report: RunReport): string {
       ['Time to recover', rtoText(report)],
       ['Reason', report.reason],
       ['Executed by', report.by.join('; then ')],
-      ...(report.disasterMs === undefined || report.mode === 'drill'
+      ...(report.rto.downtimeMs === undefined
+        ? []
+        : ([['Nobody could write for', formatDuration(report.rto.downtimeMs)]] as const)),
+      ...(report.disasterMs === undefined || report.mode !== 'failover'
         ? []
         : ([[`Last sign of life of ${report.from}`, formatTime(report.disasterMs, true)]] as const)),
       ...(report.rto.sinceLastSignOfLifeMs === undefined

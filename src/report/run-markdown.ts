@@ -16,7 +16,10 @@ export function renderRunMarkdown(report: RunReport): string {
     `- Reason: ${text(report.reason)}`,
     `- Executed by: ${report.by.map(text).join('; then ')}`,
     `- Time to recover: ${rtoText(report)}`,
-    ...(report.disasterMs !== undefined && report.mode !== 'drill'
+    ...(report.rto.downtimeMs === undefined
+      ? []
+      : [`- Nobody could write for ${formatDuration(report.rto.downtimeMs)}`]),
+    ...(report.disasterMs !== undefined && report.mode === 'failover'
       ? [`- Last sign of life of ${text(report.from)}: ${formatTime(report.disasterMs, true)}`]
       : []),
     ...(report.rto.sinceLastSignOfLifeMs === undefined

@@ -14,6 +14,10 @@ export function renderRunText(report: RunReport): string {
       ['Reason', report.reason],
       ['Started', `${formatTime(report.startedAtMs)} by ${report.by.join('; then ')}`],
       ['Time to recover', rtoText(report)],
+      [
+        'Writes refused',
+        report.rto.downtimeMs === undefined ? undefined : `for ${formatDuration(report.rto.downtimeMs)}`,
+      ],
       ['Old site', lastSign(report)],
       ['Accepted', report.acceptedSplitBrain && `${report.acceptedSplitBrain} accepted a possible split brain`],
     ]),
@@ -64,7 +68,7 @@ export function rtoText({ rto, outcome }: RunReport): string {
 }
 
 function lastSign({ rto, disasterMs, mode }: RunReport): string | undefined {
-  if (mode === 'drill' || disasterMs === undefined) return undefined;
+  if (mode !== 'failover' || disasterMs === undefined) return undefined;
   const since = rto.sinceLastSignOfLifeMs;
   return `last sign of life ${formatTime(disasterMs)}${since === undefined ? '' : `, ${formatDuration(Math.max(0, since))} before service was back`}`;
 }

@@ -7,7 +7,14 @@ import type { ObjectStore } from '../vault/store.ts';
 import { stageBudgetMs } from './budget.ts';
 import { type JournalEntry, outcomes, storedErrorSchema } from './events.ts';
 import { type StageName, stageNames } from './model.ts';
-import { healthySince, latestDisaster, recoveredResources, resourceResultSchema, signsOfLife } from './run-results.ts';
+import {
+  healthySince,
+  latestDisaster,
+  plannedQuiet,
+  recoveredResources,
+  resourceResultSchema,
+  signsOfLife,
+} from './run-results.ts';
 import type { RunState } from './state.ts';
 
 /** Milliseconds since 1970, or lengths in milliseconds, throughout. */
@@ -33,6 +40,8 @@ const reportSchema = z.object({
     met: z.boolean(),
     /** From the last sign of life of the old site to that moment; missing when none was ever seen. */
     sinceLastSignOfLifeMs: z.number().optional(),
+    /** In a planned move: how long nobody could write, from locking the old primary to the moment the system served. */
+    downtimeMs: z.number().optional(),
   }),
   stages: z.array(
     z.object({
@@ -88,7 +97,8 @@ export function buildReport(
   const servingAtMs = servedAgain(entries, state) ?? endedAtMs;
   const achievedMs = servingAtMs - state.startedAtMs;
   const signs = signsOfLife(state);
-  const disasterMs = started.mode === 'drill' ? state.startedAtMs : latestDisaster(state);
+  const quietMs = plannedQuiet(state);
+  const disasterMs = started.mode === 'drill' ? state.startedAtMs : (quietMs ?? latestDisaster(state));
   const cameUp = ['succeeded', 'degraded'].includes(state.outcome ?? '');
   return {
     format: 1,
@@ -107,7 +117,8 @@ export function buildReport(
       objectiveMs: started.objectives.rtoMs,
       achievedMs,
       met: cameUp && achievedMs <= started.objectives.rtoMs,
-      ...(signs === undefined || started.mode === 'drill' ? {} : { sinceLastSignOfLifeMs: servingAtMs - signs }),
+      ...(signs === undefined || started.mode !== 'failover' ? {} : { sinceLastSignOfLifeMs: servingAtMs - signs }),
+      ...(quietMs === undefined ? {} : { downtimeMs: Math.max(0, servingAtMs - quietMs) }),
     },
     stages: stageNames.flatMap((name) => stageReport(state, name, started.objectives.rtoMs)),
     steps: state.steps.map((step) => ({

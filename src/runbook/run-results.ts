@@ -60,6 +60,14 @@ export function latestDisaster(state: RunState): number | undefined {
   return Math.max(last, Math.min(last + everyMs, state.startedAtMs));
 }
 
+/** When a planned move locked the old primary: from then on nobody could write. Undefined in any other run. */
+export function plannedQuiet(state: RunState): number | undefined {
+  const starts = state.steps.flatMap(({ plan, startedAtMs }) =>
+    plan.uses === 'database.quiesce' && startedAtMs !== undefined ? [startedAtMs] : [],
+  );
+  return starts.length > 0 ? Math.min(...starts) : undefined;
+}
+
 /** What became of each resource, with its loss against the moment of the disaster. */
 export function recoveredResources(state: RunState, disasterMs: number | undefined): ReportedResource[] {
   const objectives = state.started?.resourceObjectives ?? {};
@@ -97,6 +105,10 @@ export function recoveredResources(state: RunState, disasterMs: number | undefin
     const { bytes, recoveredToMs, lastCommitAtMs } = restoredDatabaseOutputs.parse(outputs);
     if (plan.each !== undefined)
       set(plan.each, { bytes, recoveredToMs, ...(lastCommitAtMs === undefined ? {} : { lastCommitAtMs }) });
+  }
+  // Replayed to the last byte of a primary that nobody could write to any more.
+  for (const { plan } of outputsOf(state, 'database.catch-up')) {
+    if (plan.each !== undefined && disasterMs !== undefined) set(plan.each, { recoveredToMs: disasterMs });
   }
   for (const uses of ['data.restore', 'configuration.restore']) {
     for (const { plan, outputs } of outputsOf(state, uses)) {

@@ -46,6 +46,8 @@ export interface RunRequest {
   readonly acceptSplitBrain: string | undefined;
   /** Do not go on with an unfinished run: abandon it and begin anew. */
   readonly fresh: boolean;
+  /** Give up the unfinished run: take back what can be taken back, and begin nothing. */
+  readonly giveUp?: boolean;
 }
 
 export interface RunResult {
@@ -85,9 +87,12 @@ export async function executeRun(engine: Engine, request: RunRequest): Promise<R
   try {
     const unfinished = await findUnfinished(store, leaseOf(mode), engine.log);
     const [newest] = unfinished;
-    if (newest && !request.fresh) return await resumeRun(engine, request, lease, newest);
-    for (const run of unfinished) await abandon(engine, lease, run);
-    return await startRun(engine, request, lease);
+    if (newest && !request.fresh && !request.giveUp) return await resumeRun(engine, request, lease, newest);
+    let given: RunResult | undefined;
+    for (const run of unfinished) given = await abandon(engine, lease, run);
+    if (!request.giveUp) return await startRun(engine, request, lease);
+    if (given) return given;
+    throw new DrError('not-found', `there is no unfinished ${mode} to give up`, { next: 'See "dr runs".' });
   } finally {
     await lease.release();
   }
@@ -142,17 +147,38 @@ async function resumeRun(engine: Engine, request: RunRequest, lease: Lease, run:
   return await goOn(engine, journal, instances, lease, true);
 }
 
-/** Ends an unfinished run for good. A drill is cleaned up on the way as far as that is possible. */
-async function abandon(engine: Engine, lease: Lease, run: UnfinishedRun): Promise<void> {
+/**
+ * Ends an unfinished run for good. A drill is cleaned up on the way, and a planned move taken back as far as that is possible. Throws
+ * `refused` for a planned move whose new primary may live already: then there is only the way forward.
+ */
+async function abandon(engine: Engine, lease: Lease, run: UnfinishedRun): Promise<RunResult> {
+  const { mode, site } = run.started;
+  const begun = run.state.steps.find(({ plan, attempts }) => plan.uses === 'database.promote' && attempts > 0);
+  const planned = mode === 'switchover' || mode === 'failback';
+  if (planned && begun) {
+    throw new DrError('refused', `run ${run.id} has begun to promote: ${site} may be the primary already`, {
+      where: begun.plan.id,
+      next: `Go on with it: dr ${mode} --to ${site}.`,
+    });
+  }
   const journal = await Journal.open(journalOptions(engine, run.id));
   await lease.stillHeld();
   await journal.append({ type: 'run-resumed' });
-  if (run.started.mode === 'drill') {
+  if (mode === 'drill' || planned) {
     if (journal.state.status === 'running') await journal.append({ type: 'undo-started', outcome: 'abandoned' });
     await new Executor({ ...engine, journal, instances: instancesFor(engine, run.started), lease }).backward();
+    const stuck = journal.state.steps.find(({ status }) => status === 'undo-failed');
+    // The old primary may still be locked: that must not be forgotten with the run.
+    if (planned && stuck) {
+      throw new DrError('refused', `run ${run.id} could not be taken back: ${stuck.error?.message}`, {
+        where: stuck.plan.id,
+        next: `Mend what it complains about, then give it up again: dr ${mode} --abandon.`,
+      });
+    }
   }
   await journal.append({ type: 'run-finished', outcome: 'abandoned' });
-  await saveReport(engine, journal);
+  const report = await saveReport(engine, journal);
+  return { runId: journal.runId, resumed: true, outcome: 'abandoned', error: undefined, report };
 }
 
 async function goOn(

@@ -24,19 +24,23 @@ export const databaseFence = defineStep({
   name: 'database.fence',
   summary: 'Prove that the old primary cannot write any more',
   effect: 'changes',
-  modes: ['failover'],
+  modes: ['failover', 'switchover', 'failback'],
   over: 'databases',
   params: z.object({
     heartbeats: z
       .array(observed)
       .default([])
       .describe('What assess.witnesses saw: the longer ago, the shorter the wait here.'),
+    nextXid: z
+      .string()
+      .optional()
+      .describe('In a planned move, from database.catch-up: what must not have moved since.'),
   }),
   outputs: z.object({
     proof: z
-      .enum(['dead', 'read-only', 'accepted'])
+      .enum(['dead', 'read-only', 'quiet', 'accepted'])
       .describe(
-        'dead: neither it nor its archive gave a sign. read-only: it refused a write. accepted: a person took the risk by name.',
+        'dead: neither it nor its archive gave a sign. read-only: it refused a write. quiet: a planned move has locked its writers out, and nothing was written since. accepted: a person took the risk by name.',
       ),
     detail: z.string(),
   }),
@@ -47,6 +51,14 @@ export const databaseFence = defineStep({
     const url = databaseUrl(context, name, run.from);
     const probe = await world.probes.database(url, signal);
     const lives = probe.session && probe.inRecovery !== true;
+    if (run.mode !== 'failover') {
+      return {
+        target: `old primary of ${name} at ${printableUrl(url)}`,
+        present: probe.detail,
+        will: ['see that it is still quiet and has written nothing since; stop otherwise'],
+        problems: [],
+      };
+    }
     return {
       target: `old primary of ${name} at ${printableUrl(url)}`,
       present: probe.detail,
@@ -73,6 +85,8 @@ export const databaseFence = defineStep({
       return { proof: 'accepted' as const, detail };
     }
     const url = databaseUrl(context, name, run.from);
+    if (run.mode !== 'failover')
+      return { proof: 'quiet' as const, detail: await requireQuiet(context, name, url, params.nextXid) };
     const answer = await lookAtServer(context, name, url);
     if (answer !== undefined) return { proof: 'read-only' as const, detail: answer };
     const silence = await waitForSilence(context, name, params.heartbeats);
@@ -81,7 +95,32 @@ export const databaseFence = defineStep({
     if (again !== undefined) return { proof: 'read-only' as const, detail: again };
     return { proof: 'dead' as const, detail: silence };
   },
+  // It only looked.
+  async undo() {},
 });
+
+/** In a planned move the old primary lives: it must still be as quiet as `database.quiesce` made it, with nothing written since. */
+async function requireQuiet(
+  context: StepContext,
+  name: string,
+  url: string,
+  nextXid: string | undefined,
+): Promise<string> {
+  const { world, signal, note } = context;
+  const state = await world.writers.look(url, signal);
+  const moved =
+    nextXid !== undefined && state.nextXid !== nextXid ? ['it has written since its last WAL was replayed'] : [];
+  const loud = [...state.loud, ...moved];
+  if (loud.length > 0) {
+    throw new DrError('refused', `the old primary of ${name} is not quiet any more: ${loud.join('; ')}`, {
+      where: printableUrl(url),
+      next: 'Find out who writes there, stop it, and begin the move anew with --new: the old site works on until then.',
+    });
+  }
+  const detail = `no session, no role that may log in, a write was refused (${state.refusal}), and nothing was written since`;
+  note(`old primary of ${name}: ${detail}`);
+  return detail;
+}
 
 /** What proves that a server that answers is read-only; undefined when it does not answer. Throws when it may write. */
 async function lookAtServer(context: StepContext, name: string, url: string): Promise<string | undefined> {

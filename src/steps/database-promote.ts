@@ -11,7 +11,7 @@ export const databasePromote = defineStep({
   modes: runModes,
   inDrill: 'Promotes the isolated copy, to prove that it would work.',
   over: 'databases',
-  after: [{ uses: 'database.fence', modes: ['failover'] }],
+  after: [{ uses: 'database.fence', modes: ['failover', 'switchover', 'failback'] }],
   params: z.object({}),
   outputs: z.object({ timeline: z.number().describe('The new timeline.') }),
   timeoutMs: 10 * 60_000,

@@ -15,6 +15,7 @@ export interface World {
   readonly vaults: readonly ObjectStore[];
   readonly recovery: RecoveryPort;
   readonly probes: ProbePort;
+  readonly writers: WriterPort;
   /** The driver of a traffic entry. Throws `not-found` for a name that the configuration does not have. */
   traffic(name: string): TrafficDriver;
 }
@@ -159,6 +160,20 @@ export interface RecoveryPort {
   >;
   /** Makes it the writable primary of a new timeline. Promoting a promoted one is a success. */
   promoteDatabase(place: DatabasePlace, signal: AbortSignal): Promise<{ readonly timeline: number }>;
+  /** How far the archive that a point is recovered from reaches now; undefined when it holds no WAL of that system. */
+  archivedTo(
+    point: ResourcePoint,
+    signal: AbortSignal,
+  ): Promise<{ readonly timeline: number; readonly lsn: string } | undefined>;
+  /** Replays what has been archived since `restoreDatabase` or the last call; the server stays read-only. */
+  catchUp(place: DatabasePlace, onProgress: OnProgress, signal: AbortSignal): Promise<RecoveredDatabase>;
+  /** Lets the applications of a promoted database in again that a planned move locked out of the original. The roles. */
+  openDatabase(place: DatabasePlace, signal: AbortSignal): Promise<readonly string[]>;
+  /**
+   * Puts aside what a site held when it was active: stops a server there that this machine can stop, and renames the directory. The new
+   * name; undefined when nothing was there. What this run put there stays.
+   */
+  vacate(place: { readonly path: string; readonly runId: string }, signal: AbortSignal): Promise<string | undefined>;
   /** Stops and removes an isolated database; refuses any other. */
   discardDatabase(place: DatabasePlace, signal: AbortSignal): Promise<void>;
 
@@ -206,4 +221,38 @@ export interface ProbePort {
    * `proof` only when the server itself says that it is read-only (SQLSTATE 25006).
    */
   refusesWrites(url: string, signal: AbortSignal): Promise<{ readonly proof: boolean; readonly detail: string }>;
+}
+
+/** What a planned move did to the old primary. */
+export interface QuietServer {
+  /** Everything that was ever committed lies before this LSN. */
+  readonly flushedTo: string;
+  /** As long as it stays, nothing has been written. */
+  readonly nextXid: string;
+}
+
+/** Hands on a living primary, for planned moves. Errors are `DrError`. */
+export interface WriterPort {
+  /** What this role lacks for it; empty = nothing. */
+  missingRights(url: string, signal: AbortSignal): Promise<readonly string[]>;
+  /** Ends all writers and lets none in again; repeatable. */
+  quiesce(
+    url: string,
+    runId: string,
+    signal: AbortSignal,
+  ): Promise<
+    QuietServer & {
+      readonly locked: readonly string[];
+      readonly superusers: readonly string[];
+      readonly workers: readonly string[];
+      readonly endedSessions: number;
+    }
+  >;
+  /** Looks whether it still is quiet; `loud` says in words why not. */
+  look(
+    url: string,
+    signal: AbortSignal,
+  ): Promise<QuietServer & { readonly loud: readonly string[]; readonly refusal: string }>;
+  /** Takes it back; repeatable. The roles that may log in again. */
+  reopen(url: string, signal: AbortSignal): Promise<readonly string[]>;
 }

@@ -9,6 +9,7 @@ import type { Log } from '../base/log.ts';
 import type { OnProgress } from '../base/progress.ts';
 import type { Config } from '../config/types.ts';
 import { formatLsn } from '../postgres/lsn.ts';
+import { reopenServer } from '../postgres/quiesce.ts';
 import type { RunningCluster } from '../postgres/recovery.ts';
 import { adoptServer } from '../postgres/server-process.ts';
 import type { KeyRing } from '../vault/keys.ts';
@@ -79,7 +80,46 @@ export class DatabaseRecoveries {
       state: 'restoring',
     };
     await writeMarker(place.directory, marker);
-    const { cluster, chosen } = await this.#recover(place, marker, onProgress, signal);
+    return await this.#recordRecovery(
+      place,
+      marker,
+      point.bytes,
+      await this.#recover(place, marker, onProgress, signal),
+    );
+  }
+
+  /** Replays what the archive has got since: the server is started again where it stood, with a new target. */
+  async catchUp(place: DatabasePlace, onProgress: OnProgress, signal: AbortSignal): Promise<RecoveredDatabase> {
+    const marker = await this.#ownMarker(place);
+    if (marker.state !== 'recovered' || marker.at?.kind !== 'latest') {
+      throw new DrError(
+        'refused',
+        `${place.name} is not recovered to the latest moment: it cannot be replayed further`,
+        {
+          where: place.directory,
+          next: 'Begin anew with --new, without --at.',
+        },
+      );
+    }
+    await this.#clusters.get(place.directory)?.stop('fast');
+    this.#clusters.delete(place.directory);
+    const result = await this.#recover(place, marker, onProgress, signal);
+    return await this.#recordRecovery(place, marker, marker.recovered?.bytes ?? 0, result);
+  }
+
+  /** Lets the roles in again that a planned move has locked out of the original. */
+  async open(place: DatabasePlace, signal: AbortSignal): Promise<readonly string[]> {
+    const cluster = await this.cluster(place, signal);
+    return await reopenServer(cluster.urlFor('postgres'), signal);
+  }
+
+  async #recordRecovery(
+    place: DatabasePlace,
+    marker: RunMarker,
+    bytes: number,
+    { cluster, chosen }: { cluster: RunningCluster; chosen: DatabaseRecoveryPoint },
+  ): Promise<RecoveredDatabase> {
+    const at = marker.at ?? { kind: 'latest' };
     const { reached } = cluster;
     if (reached === undefined)
       throw new DrError('internal', 'the recovered server has been promoted already', { where: place.directory });
@@ -91,7 +131,7 @@ export class DatabaseRecoveries {
       ...(lastCommitAtMs === undefined ? {} : { lastCommitAtMs }),
       recoveredToMs:
         at.kind === 'lsn' ? (lastCommitAtMs ?? Date.parse(chosen.manifest.recoveryPoint)) : momentOf(chosen, at),
-      bytes: point.bytes,
+      bytes,
     };
     await writeMarker(place.directory, { ...marker, state: 'recovered', recovered });
     return recovered;

@@ -2,12 +2,15 @@ import { rmdir } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { readManifest } from '../backup/catalog.ts';
 import { recoveryBinaries } from '../backup/recover-database.ts';
+import { walCoverage } from '../backup/wal/coverage.ts';
 import { isAbort, messageOf } from '../base/errors.ts';
 import { checkCluster } from '../postgres/checks.ts';
+import { formatLsn } from '../postgres/lsn.ts';
 import type { DatabasePlace, Finding, RecoveryPort, ResourcePoint } from './ports.ts';
 import { assessResource, heartbeatsIn } from './recovery-assess.ts';
 import { DatabaseRecoveries, type RecoveryParts } from './recovery-database.ts';
 import { directoryState, discardDirectory, restoreDirectory } from './recovery-directory.ts';
+import { vacate } from './recovery-vacate.ts';
 
 /** The real thing: vaults, backups and PostgreSQL servers. Close it when the run has ended or stopped. */
 export function openRecovery(parts: RecoveryParts): RecoveryPort & AsyncDisposable {
@@ -33,6 +36,10 @@ export function openRecovery(parts: RecoveryParts): RecoveryPort & AsyncDisposab
       });
     },
     promoteDatabase: async (place, signal) => await databases.promote(place, signal),
+    archivedTo: async (point, signal) => await archivedTo(parts, point, signal),
+    catchUp: async (place, onProgress, signal) => await databases.catchUp(place, onProgress, signal),
+    openDatabase: async (place, signal) => await databases.open(place, signal),
+    vacate: async (place) => await vacate(place),
     discardDatabase: async (place) => {
       await databases.discard(place);
       await removeEmptyParent(place.directory);
@@ -46,6 +53,18 @@ export function openRecovery(parts: RecoveryParts): RecoveryPort & AsyncDisposab
     },
     [Symbol.asyncDispose]: async () => await databases.close(),
   };
+}
+
+async function archivedTo(
+  { stores }: RecoveryParts,
+  point: ResourcePoint,
+  signal: AbortSignal,
+): Promise<{ timeline: number; lsn: string } | undefined> {
+  const store = stores.find(({ name }) => name === point.vault);
+  const systemId = store && (await readManifest(store, point.resource, point.backupId)).database?.systemId;
+  if (store === undefined || systemId === undefined) return undefined;
+  const { end } = await walCoverage(store, systemId, { resource: point.resource, signal });
+  return end && { timeline: end.timeline, lsn: formatLsn(end.lsn) };
 }
 
 async function checkPrograms(

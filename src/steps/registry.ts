@@ -1,3 +1,4 @@
+import { assessFreshness } from './assess-freshness.ts';
 import { assessResources } from './assess-resources.ts';
 import { assessVaults } from './assess-vaults.ts';
 import { assessWitnesses } from './assess-witnesses.ts';
@@ -5,8 +6,11 @@ import { checkHttp } from './check-http.ts';
 import { checkSql } from './check-sql.ts';
 import { commandRun } from './command-run.ts';
 import type { StepKind } from './contract.ts';
+import { databaseCatchUp, databaseDrain } from './database-drain.ts';
 import { databaseFence } from './database-fence.ts';
+import { databaseOpen } from './database-open.ts';
 import { databasePromote } from './database-promote.ts';
+import { databaseQuiesce } from './database-quiesce.ts';
 import { databaseRestore } from './database-restore.ts';
 import { configurationRestore, dataRestore } from './directory-restore.ts';
 import { holdSet } from './hold-set.ts';
@@ -14,6 +18,7 @@ import { monitorHealth } from './monitor-health.ts';
 import { notify } from './notify.ts';
 import { recordActive } from './record-active.ts';
 import { siteActivate } from './site-activate.ts';
+import { siteVacate } from './site-vacate.ts';
 import { trafficRedirect, trafficVerify } from './traffic.ts';
 import { wait } from './wait.ts';
 
@@ -23,14 +28,20 @@ export const stepRegistry: ReadonlyMap<string, StepKind> = new Map(
     assessVaults,
     assessWitnesses,
     assessResources,
+    assessFreshness,
     holdSet,
+    siteVacate,
     siteActivate,
     databaseRestore,
     dataRestore,
     configurationRestore,
+    databaseQuiesce,
+    databaseDrain,
+    databaseCatchUp,
     checkSql,
     databaseFence,
     databasePromote,
+    databaseOpen,
     recordActive,
     checkHttp,
     trafficRedirect,

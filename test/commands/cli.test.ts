@@ -11,7 +11,8 @@ import { DrError } from '../../src/base/errors.ts';
 import { runCli } from '../../src/commands/cli.ts';
 import type { CommandContext, CommandResult } from '../../src/commands/context.ts';
 import { exitCodes } from '../../src/commands/exit-codes.ts';
-import { type Verb, verbs } from '../../src/commands/verbs.ts';
+import type { Verb } from '../../src/commands/verb.ts';
+import { verbs } from '../../src/commands/verbs.ts';
 import { exampleText } from '../config/example.ts';
 
 const main = fileURLToPath(new URL('../../src/main.ts', import.meta.url));

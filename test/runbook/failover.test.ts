@@ -14,6 +14,7 @@ describe('the shipped failover', () => {
     expect(result.outcome).toBe('succeeded');
     expect(world.zone.values).toEqual(['198.51.100.10']);
     expect(world.recovery.effects.toSorted()).toEqual([
+      'open orders',
       'promote orders',
       'restore orders',
       'restore settings',

@@ -27,6 +27,8 @@ export class MemoryRecovery {
   heartbeat: Omit<Heartbeat, 'vault' | 'database'> | undefined;
   /** Failures to come, by what is being done; each is used once. */
   readonly failures = new Map<string, unknown>();
+  /** End of the archive. */
+  archivedTo = '0/4000000';
   /** Checks that say no. */
   failedChecks: string[] = [];
   onHeartbeatRead: () => void = () => {};
@@ -122,6 +124,34 @@ export class MemoryRecovery {
           end(what);
         }
         return { timeline: 2 };
+      },
+      archivedTo: async () => {
+        mortal.alive();
+        return { timeline: 1, lsn: this.archivedTo };
+      },
+      catchUp: async (place) => {
+        const what = `catch up ${place.name}`;
+        begin(what);
+        if (this.#places.get(place.directory)?.state !== 'recovered')
+          throw new DrError('refused', 'nothing to catch up');
+        end(what);
+        return { ...this.#recovered(place), replayedTo: this.archivedTo };
+      },
+      openDatabase: async (place) => {
+        const what = `open ${place.name}`;
+        begin(what);
+        if (this.effects.includes(what)) return [];
+        end(what);
+        return ['app'];
+      },
+      vacate: async ({ path, runId }) => {
+        const there = this.#places.get(path);
+        if (there === undefined || there.runId === runId) return undefined;
+        begin(`vacate ${path}`);
+        this.#places.delete(path);
+        this.#places.set(`${path}.before-${runId}`, there);
+        end(`vacate ${path}`);
+        return `${path}.before-${runId}`;
       },
       discardDatabase: async (place) => {
         if (!place.isolated) throw new DrError('refused', `${place.directory} is not isolated`);

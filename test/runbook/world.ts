@@ -7,7 +7,7 @@ import type { Config } from '../../src/config/types.ts';
 import { loadRunbook, type Registry, shippedRunbooks } from '../../src/runbook/load.ts';
 import type { Runbook } from '../../src/runbook/model.ts';
 import { type Engine, executeRun, type RunRequest, type RunResult } from '../../src/runbook/run.ts';
-import type { ProbePort, World } from '../../src/steps/ports.ts';
+import type { ProbePort, World, WriterPort } from '../../src/steps/ports.ts';
 import { stepRegistry } from '../../src/steps/registry.ts';
 import { MemoryTraffic, MemoryZone } from '../../src/traffic/memory.ts';
 import { enrolVault } from '../../src/vault/enrol.ts';
@@ -141,6 +141,10 @@ export class TestWorld {
   oldSiteDead = true;
   /** What the old primary says to a write, while it lives. */
   oldPrimaryReadOnly = false;
+  /** Whether a planned move has made the old primary quiet, and how it moves then. */
+  quiet = false;
+  nextXid = 700;
+  flushedTo = '0/3FFFF00';
   #processes = 0;
 
   private constructor(config: Config, runbook: Runbook) {
@@ -149,9 +153,12 @@ export class TestWorld {
     this.recovery = new MemoryRecovery(this.clock);
   }
 
-  static async create(runbook?: Runbook): Promise<TestWorld> {
+  static async create(runbook?: Runbook | string): Promise<TestWorld> {
     const config = parseConfig(configText(await freePort()), '/etc/dr/dr.yaml', {}).config;
-    const world = new TestWorld(config, runbook ?? (await loadRunbook(shippedRunbooks, 'failover', stepRegistry)));
+    const world = new TestWorld(
+      config,
+      typeof runbook === 'object' ? runbook : await loadRunbook(shippedRunbooks, runbook ?? 'failover', stepRegistry),
+    );
     await enrolVault(world.east);
     await enrolVault(world.west);
     const seed = new MemoryTraffic(trafficOptions, world.zone);
@@ -175,6 +182,7 @@ export class TestWorld {
       vaults: stores,
       recovery: this.recovery.seenBy(mortal),
       probes: this.#probes(),
+      writers: this.#writers(mortal),
       traffic: () => this.#traffic(mortal),
     };
     let random = 0;
@@ -239,6 +247,29 @@ export class TestWorld {
       }
     }
     return new Watched(trafficOptions, this.zone);
+  }
+
+  #writers(mortal: Mortal): WriterPort {
+    const state = () => ({ flushedTo: this.flushedTo, nextXid: String(this.nextXid) });
+    return {
+      missingRights: async () => [],
+      quiesce: async () => {
+        mortal.point('before the old primary is made quiet');
+        this.quiet = true;
+        mortal.point('after the old primary was made quiet');
+        return { ...state(), locked: ['app'], superusers: ['postgres'], workers: [], endedSessions: 3 };
+      },
+      look: async () => {
+        mortal.alive();
+        return { ...state(), loud: this.quiet ? [] : ['roles may log in: app'], refusal: 'read-only transaction' };
+      },
+      reopen: async () => {
+        mortal.point('before the old primary is opened');
+        this.quiet = false;
+        mortal.point('after the old primary was opened');
+        return ['app'];
+      },
+    };
   }
 
   #probes(): ProbePort {
