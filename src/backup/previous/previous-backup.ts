@@ -44,6 +44,8 @@ export interface PreviousBackup {
   rewriting(partBytes: number): PreviousBackup;
   /** What it has under this path, if that is a file; undefined too when what is known of it is damaged: it is then stored again. */
   lookup(path: Buffer): PreviousEntry | undefined;
+  /** All of its files, in the order in which they were packed; those of which what is known is damaged are left out. */
+  files(): Iterable<PreviousEntry>;
 }
 
 /** Takes what the next backup will want to know of a file. */

@@ -36,7 +36,18 @@ export class SavedBackup implements PreviousBackup {
 
   lookup(path: Buffer): PreviousEntry | undefined {
     const saved = this.#reader.find(path);
-    if (!saved || saved.entry.extents.some(({ part }) => part >= this.manifest.parts.length)) return undefined;
+    return saved && this.#entryOf(saved);
+  }
+
+  *files(): Generator<PreviousEntry> {
+    for (const saved of this.#reader.all()) {
+      const entry = this.#entryOf(saved);
+      if (entry) yield entry;
+    }
+  }
+
+  #entryOf(saved: SavedEntry): PreviousEntry | undefined {
+    if (saved.entry.extents.some(({ part }) => part >= this.manifest.parts.length)) return undefined;
     const isUsable = ({ part }: Extent) => !this.#unusable.has(part);
     return {
       entry: saved.entry,

@@ -109,6 +109,16 @@ export class StateReader {
     return undefined;
   }
 
+  /** All files, in the order in which they were written; damaged records are left out. */
+  *all(): Generator<SavedEntry> {
+    const offsets = new Float64Array(this.#rows);
+    for (let at = 0; at < this.#rows; at++) offsets[at] = this.#table.readDoubleLE(at * ROW_BYTES + 8) - 1;
+    for (const offset of offsets.sort()) {
+      const saved = offset < 0 ? undefined : this.#orDamaged(() => this.#read(offset));
+      if (saved) yield saved;
+    }
+  }
+
   /** The digests of `count` blocks from `first` on, zeros where none is known or they are damaged. */
   digests(saved: SavedEntry, first: number, count: number): Buffer {
     const found = Buffer.alloc(count * BLOCK_DIGEST_BYTES);
