@@ -50,6 +50,7 @@ function asDaemonWorld(world: World, context: CommandContext) {
     config: world.config,
     site: world.site,
     stores: world.stores,
+    bare: world.bare,
     keyRing: world.keyRing,
     backups: world.backupContext(world.site),
     verify: async (resource: Parameters<typeof verifyOne>[1], store: World['stores'][number], signal: AbortSignal) => {

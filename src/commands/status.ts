@@ -1,6 +1,6 @@
 import type { ResourceStatus, Status } from '../backup/status/model.ts';
 import { measureStatus } from '../backup/status/status.ts';
-import { watchedResources } from '../daemon/watched.ts';
+import { checkIntervals, watchedResources } from '../daemon/watched.ts';
 import { renderStatus } from '../report/status.ts';
 import type { CommandContext, CommandResult } from './context.ts';
 import type { StatusOptions } from './options.ts';
@@ -16,6 +16,7 @@ export async function run(context: CommandContext, _options: StatusOptions): Pro
     siteRegions: Object.fromEntries(Object.values(config.sites).map(({ name, region }) => [name, region])),
     firstActive: config.active,
     rtoMs: config.objectives.rtoMs,
+    vaultCheck: checkIntervals(config),
     clock: context.clock,
     signal: context.signal,
   });

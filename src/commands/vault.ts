@@ -1,3 +1,4 @@
+import { careOf, readCare, writeCare } from '../backup/care/care-record.ts';
 import { examineVault, type VaultCheck } from '../backup/care/check-vault.ts';
 import type { VaultProblem } from '../backup/care/check-vault-findings.ts';
 import { describeLoss } from '../backup/care/losses.ts';
@@ -11,8 +12,6 @@ import { retentionPolicies } from '../daemon/watched.ts';
 import { reportError } from '../report/error.ts';
 import { renderVaultChecks, renderVaultList, renderVaultRepairs } from '../report/vault.ts';
 import { vaultDocuments } from '../vault/documents.ts';
-import { openVault } from '../vault/open.ts';
-import type { ObjectStore } from '../vault/store.ts';
 import type { CommandContext, CommandResult } from './context.ts';
 import type { VaultOptions } from './options.ts';
 import { openWorld, type World } from './world.ts';
@@ -69,8 +68,15 @@ async function check(context: CommandContext, config: Config, options: CareOptio
 
 async function repair(context: CommandContext, config: Config, options: CareOptions): Promise<CommandResult> {
   const repairs: VaultRepair[] = [];
-  const failed = await forVaults(context, config, options.name, async (common) => {
-    repairs.push(await repairVault({ ...common, data: everything, log: context.log }));
+  const failed = await forVaults(context, config, options.name, async (common, { site, stores }) => {
+    const { clock, log, signal } = context;
+    const repair = await repairVault({ ...common, data: everything, log });
+    repairs.push(repair);
+    const before = await readCare(stores, repair.vault, signal);
+    // The turn of the samples goes on where it was.
+    const read = { share: 1, turn: before?.read?.turn ?? 0 };
+    const care = careOf({ check: repair.check, repair, read, before, site, nowMs: clock.now() });
+    await writeCare(stores, care, log, signal);
   });
   const failure = failureOf(
     repairs.map(({ check }) => check),
@@ -126,22 +132,19 @@ async function forVaults(
   name: string | undefined,
   work: (common: Parameters<typeof examineVault>[0], world: World) => Promise<void>,
 ): Promise<readonly FailedVault[]> {
-  const { clock, log, signal, onProgress } = context;
+  const { clock, signal, onProgress } = context;
   await using world: World = await openWorld(context, { vaults: 'read' });
   const documents = await vaultDocuments();
   const policies = retentionPolicies(config);
   const failed: FailedVault[] = [];
-  for (const vault of Object.values(config.vaults)) {
-    if (name !== undefined && vault.name !== name) continue;
-    const store: ObjectStore = openVault(vault, log);
+  for (const store of world.bare) {
+    if (name !== undefined && store.name !== name) continue;
     try {
-      const others = world.stores.filter((other) => other.name !== vault.name);
+      const others = world.stores.filter((other) => other.name !== store.name);
       await work({ store, others, policies, documents, clock, onProgress, signal }, world);
     } catch (error) {
       if (name !== undefined || signal.aborted || isAbort(error) || !(error instanceof DrError)) throw error;
-      failed.push({ vault: vault.name, error });
-    } finally {
-      await store.close();
+      failed.push({ vault: store.name, error });
     }
   }
   return failed;

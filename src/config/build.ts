@@ -46,7 +46,11 @@ export function buildConfig(file: ConfigFile, source: Config['source']): Config 
       http: file.validation.http.map((check) => ({ ...check, contains: check.contains })),
       stabilizeMs: file.validation.stabilize,
     },
-    daemon: { listen: file.daemon.listen, retentionSchedule: file.daemon.retention },
+    daemon: {
+      listen: file.daemon.listen,
+      retentionSchedule: file.daemon.retention,
+      vaultCheck: file.daemon.vaultCheck,
+    },
     backup: {
       compressionLevel: file.backup.compressionLevel,
       partBytes: file.backup.partSize,

@@ -16,6 +16,7 @@ import {
   whole,
 } from './scalars.ts';
 import { commands, notifications } from './schema-tools.ts';
+import { vaultCheck } from './vault-check-schema.ts';
 
 /**
  * The shape of the configuration file, key by key. This one table gives the types, the defaults, the JSON schema and the
@@ -265,6 +266,7 @@ export const fileSchema = z.strictObject({
         .prefault('127.0.0.1:8080')
         .describe('Where /health, /ready, /startup and /metrics are served.'),
       retention: cadence().prefault('daily').describe('When retention is applied.'),
+      vaultCheck,
     })
     .prefault({})
     .describe('The daemon.'),

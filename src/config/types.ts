@@ -155,6 +155,18 @@ export interface ValidationConfig {
 export interface DaemonConfig {
   readonly listen: { readonly host: string; readonly port: number };
   readonly retentionSchedule: Cadence;
+  readonly vaultCheck: VaultCheckConfig;
+}
+
+/** The scheduled look at what the vaults hold. Undefined: only by command. */
+export interface VaultCheckConfig {
+  readonly schedule: Cadence | undefined;
+  /** When content is read as well. */
+  readonly readData: Cadence | undefined;
+  /** The share of the content that is read each time, above 0 and up to 1. */
+  readonly sample: number;
+  /** What is found is mended from the other vaults at once. */
+  readonly repair: boolean;
 }
 
 /** A program that runbooks may start. */

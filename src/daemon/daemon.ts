@@ -7,6 +7,7 @@ import type { Log } from '../base/log.ts';
 import { forSite, type SitePlaces } from '../config/sites.ts';
 import type { Config } from '../config/types.ts';
 import { shippedRunbooks } from '../runbook/load.ts';
+import { vaultDocuments } from '../vault/documents.ts';
 import type { KeyRing } from '../vault/keys.ts';
 import type { ObjectStore } from '../vault/store.ts';
 import { backupJobName, backupJobs } from './backup-jobs.ts';
@@ -20,9 +21,10 @@ import { SiteWork } from './site-work.ts';
 import { StatusService } from './status-service.ts';
 import { Supervisor } from './supervisor.ts';
 import type { Ticker } from './ticker.ts';
+import { vaultCheckJobs } from './vault-check-jobs.ts';
 import { VaultWatch } from './vault-watch.ts';
 import { canVerify, verifyJobs } from './verify-jobs.ts';
-import { retentionPolicies, watchedResources } from './watched.ts';
+import { checkIntervals, retentionPolicies, watchedResources } from './watched.ts';
 
 /** What the daemon works with: the adapters, built from one state of the configuration. */
 export interface DaemonWorld {
@@ -30,6 +32,8 @@ export interface DaemonWorld {
   /** The site that it runs at. */
   readonly site: string;
   readonly stores: readonly ObjectStore[];
+  /** The vaults themselves, not guarded: only their check works on one whose marker is damaged. */
+  readonly bare: readonly ObjectStore[];
   readonly keyRing: KeyRing;
   /** For backups of what runs at this site. */
   readonly backups: BackupContext;
@@ -54,8 +58,8 @@ export interface DaemonOptions {
 const REPAIR_AGAIN_MS = 30 * 60_000;
 /** A scheduler that has not looked at the time for this long hangs. */
 const STUCK_MS = 60_000;
-/** One base backup or data set at a time, and one verification, so that memory stays bounded. */
-const LANES = { backup: 1, configuration: 2, verify: 1, care: 1 };
+/** One base backup or data set at a time, one verification, one check of a vault, so that memory stays bounded. */
+const LANES = { backup: 1, configuration: 2, verify: 1, care: 1, check: 1 };
 
 /** All that one daemon does at its site, from one state of the configuration. */
 export class Daemon {
@@ -109,6 +113,7 @@ export class Daemon {
         siteRegions: Object.fromEntries(Object.values(config.sites).map(({ name, region }) => [name, region])),
         firstActive: config.active,
         rtoMs: config.objectives.rtoMs,
+        vaultCheck: checkIntervals(config),
       },
       everyMs: Math.min(60_000, Math.max(10_000, config.objectives.rpoMs / 10)),
       clock,
@@ -244,6 +249,15 @@ export class Daemon {
         schedule: config.daemon.retentionSchedule,
         databases: Object.keys(config.databases),
         own: { ...config.source, runbooks: config.runbooks ?? shippedRunbooks },
+      }),
+      ...vaultCheckJobs({
+        role,
+        context: backups,
+        config: config.daemon.vaultCheck,
+        policies: retentionPolicies(config),
+        bare: world.bare,
+        ownVault: places.vault.name,
+        documents: vaultDocuments,
       }),
     ];
   }

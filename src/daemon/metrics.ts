@@ -1,4 +1,5 @@
 import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client';
+import type { VaultCare } from '../backup/care/care-record.ts';
 import type { Status } from '../backup/status/model.ts';
 import type { WalArchiverStatus } from '../backup/wal/status.ts';
 import { parseLsn } from '../postgres/lsn.ts';
@@ -260,6 +261,44 @@ function ofVaults(gauge: Define, counter: Define): void {
   );
   gauge('dr_vault_missing_backups', 'Backups within retention that other vaults have.', ['vault'], ({ status }) =>
     (status?.vaults ?? []).map(({ vault, lacks }) => [{ vault }, lacks]),
+  );
+  const ofCare = (read: (care: VaultCare) => number | undefined) => (view: MetricsView) =>
+    (view.status?.vaults ?? []).map(({ vault, care }): Sample => [{ vault }, care && read(care)]);
+  gauge(
+    'dr_vault_check_timestamp_seconds',
+    'When every object of the vault was last looked for, by whichever site.',
+    ['vault'],
+    ofCare(({ check }) => Date.parse(check.finishedAt) / 1000),
+  );
+  gauge(
+    'dr_vault_read_timestamp_seconds',
+    'When a sample of its content was last read and compared, by whichever site.',
+    ['vault'],
+    ofCare(({ read }) => (read ? Date.parse(read.finishedAt) / 1000 : undefined)),
+  );
+  gauge(
+    'dr_vault_problems',
+    'Objects that the last check has found missing or damaged and that were not mended.',
+    ['vault'],
+    ofCare(({ problems }) => problems),
+  );
+  gauge(
+    'dr_vault_losses',
+    'Resources of which no vault can bring back some backup or moment, as the last check of this vault says.',
+    ['vault'],
+    ofCare(({ losses }) => losses.length),
+  );
+  gauge(
+    'dr_vault_repair_timestamp_seconds',
+    'When something in the vault was last mended by a check, or could not be.',
+    ['vault'],
+    ofCare(({ repair }) => (repair ? Date.parse(repair.finishedAt) / 1000 : undefined)),
+  );
+  gauge(
+    'dr_vault_mended_objects',
+    'Objects that this last repair has mended, backups and WAL copied whole not counted.',
+    ['vault'],
+    ofCare(({ repair }) => repair?.mended),
   );
   counter('dr_vault_requests_total', 'Requests to the vault, repeated ones included.', ['vault', 'kind'], (view) =>
     view.stores.flatMap(({ name, stats }) =>

@@ -1,6 +1,6 @@
 import type { ResourceKind } from '../backup/manifest.ts';
 import type { RetentionPolicy } from '../backup/retention/retention.ts';
-import type { WatchedResource } from '../backup/status/model.ts';
+import type { CheckIntervals, WatchedResource } from '../backup/status/model.ts';
 import { nextRunAfter, worstIntervalMs } from '../config/cadence.ts';
 import type { Cadence, Config, DatabaseConfig, DirectoryConfig } from '../config/types.ts';
 
@@ -33,6 +33,12 @@ export function watchedResources(config: Config): WatchedResource[] {
     }),
   );
   return [...databases, ...directories];
+}
+
+/** The longest times between two checks of a vault, milliseconds; undefined = not on schedule. */
+export function checkIntervals({ daemon }: Config): CheckIntervals {
+  const { schedule, readData } = daemon.vaultCheck;
+  return { checkEveryMs: schedule && worstIntervalMs(schedule), readEveryMs: readData && worstIntervalMs(readData) };
 }
 
 /** How long backups of each resource are kept. */

@@ -19,7 +19,7 @@ export function renderStatus(status: Status): string {
       ? 'Nothing is protected yet: add databases, data or configuration to the configuration file.'
       : renderTable(resourceColumns(at), resources),
     '',
-    renderTable(vaultColumns, vaults),
+    renderTable(vaultColumns(at), vaults),
   ];
   const broken = alerts.filter(({ level }) => level === 'broken');
   const warnings = alerts.filter(({ level }) => level === 'warning');
@@ -77,7 +77,7 @@ function resourceColumns(nowMs: number): readonly Column<ResourceStatus>[] {
   ];
 }
 
-const vaultColumns: readonly Column<VaultStatus>[] = [
+const vaultColumns = (nowMs: number): readonly Column<VaultStatus>[] => [
   { title: 'VAULT', value: ({ vault }) => vault },
   { title: 'REGION', value: ({ region, survives }) => `${region}${survives ? '' : ' (active site)'}` },
   { title: 'LOCATION', value: ({ location }) => location },
@@ -86,6 +86,14 @@ const vaultColumns: readonly Column<VaultStatus>[] = [
     value: ({ problem, lacks }) => {
       if (problem !== undefined) return 'NOT READABLE';
       return lacks === 0 ? 'complete' : `lacks ${lacks === 1 ? 'one backup' : `${lacks} backups`}`;
+    },
+  },
+  {
+    title: 'CHECKED',
+    value: ({ care }) => {
+      if (!care) return 'never';
+      const age = formatAge(Date.parse(care.check.finishedAt), nowMs);
+      return care.problems === 0 ? age : `${age}: ${care.problems} wrong`;
     },
   },
 ];

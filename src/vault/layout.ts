@@ -34,6 +34,8 @@ export const layout = {
   walHeartbeat: (resource: string) => `heartbeats/${resource}.json`,
   /** When retention was last done, and with what outcome: a hint, overwritten. */
   retentionDone: 'hints/retention.json',
+  /** What the last check of a vault found and the last repair mended: a hint, overwritten, in every vault. */
+  vaultCare: (vault: string) => `hints/care-${vault}.json`,
   run: (runId: string) => `runs/${runId}/`,
   runEntry: (runId: string, number: number) => `runs/${runId}/journal/${pad(number, 6)}.json`,
   /** A person's answer to a step that needs approval; `step` may hold characters that no key may. */

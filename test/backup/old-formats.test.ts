@@ -3,6 +3,7 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, test } from 'vitest';
 import { examineVault } from '../../src/backup/care/check-vault.ts';
+import { everything } from '../../src/backup/care/sample.ts';
 import { newestBackup } from '../../src/backup/catalog.ts';
 import { restoreBackup } from '../../src/backup/restore.ts';
 import { fetchWalFile } from '../../src/backup/wal/reader.ts';
@@ -34,7 +35,7 @@ describe('a vault of format 1, written by dr 0.1.0', () => {
 
   test('is found to be whole', async () => {
     const { store } = await open();
-    const data = { share: 1, seed: '' };
+    const data = everything;
     const found = await examineVault({ store, others: [], policies: new Map(), data, clock: systemClock });
     expect(found).toMatchObject({ problems: [], foreign: [], notes: [], orphans: { objects: 0 } });
     expect(found.readBytes).toBeGreaterThan(1000);

@@ -136,6 +136,8 @@ describe('dr status', () => {
           { level: 'broken', resource: 'uploads', message: expect.stringMatching(/^2 d of uploads would be lost now/) },
           { level: 'broken', resource: 'uploads', message: expect.stringMatching(/never been verified/) },
           { level: 'broken', resource: 'settings', message: expect.stringMatching(/never been verified/) },
+          { level: 'warning', vault: 'east', message: expect.stringMatching(/^check of vault east: never;/) },
+          { level: 'warning', vault: 'west', message: expect.stringMatching(/^check of vault west: never;/) },
         ],
       },
     });

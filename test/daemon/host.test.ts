@@ -58,7 +58,7 @@ async function setUp(open: (attempt: number) => void) {
         const backups = { ...world.context, signal, log };
         const { stores, keyRing } = world;
         const verify = async () => Promise.reject(new DrError('internal', 'not asked for'));
-        const parts = { config, site: 'east', stores, keyRing, backups, verify };
+        const parts = { config, site: 'east', stores, bare: stores, keyRing, backups, verify };
         return { ...parts, [Symbol.asyncDispose]: async () => {} };
       },
       ticker: () => cronTicker('test', log),

@@ -68,7 +68,7 @@ interface Work {
 export async function repairVault(options: RepairVaultOptions): Promise<VaultRepair> {
   const work: Work = { options, mended: [], copied: [], walCopied: 0, failed: new Map() };
   const first = options.found ?? (await examine(options));
-  const touched = new Set<string>();
+  const touched = new Set<string>(options.also);
   let last = first;
   for (let pass = 1; last.check.problems.length > 0; pass++) {
     const { problems, moreProblems } = last.check;

@@ -1,3 +1,4 @@
+import type { VaultCare } from '../care/care-record.ts';
 import type { Manifest, ResourceKind } from '../manifest.ts';
 import type { HoldInVaults } from '../retention/holds.ts';
 import type { Verification } from '../verified.ts';
@@ -21,6 +22,13 @@ export interface WatchedResource {
   readonly nextRun: (nowMs: number) => number | undefined;
 }
 
+/** The longest times between two checks of a vault, milliseconds; undefined = not on schedule. */
+export interface CheckIntervals {
+  readonly checkEveryMs: number | undefined;
+  /** Between two that read content. */
+  readonly readEveryMs: number | undefined;
+}
+
 /** `broken`: an objective is not met. `warning`: it is met, and something should be mended. */
 export interface Alert {
   readonly level: 'broken' | 'warning';
@@ -40,6 +48,8 @@ export interface VaultStatus {
   readonly survives: boolean;
   /** Backups within retention that other vaults have and this one lacks. */
   readonly lacks: number;
+  /** What its last check has found; undefined = no word of one. */
+  readonly care: VaultCare | undefined;
 }
 
 /** The measured state of one resource. Moments in milliseconds since 1970. */

@@ -2,11 +2,13 @@ import type { Clock } from '../../base/clock.ts';
 import { DrError, messageOf } from '../../base/errors.ts';
 import type { ObjectStore } from '../../vault/store.ts';
 import { type ActiveSiteView, readActiveSite } from '../active-site.ts';
+import { readCare, type VaultCare } from '../care/care-record.ts';
 import { readHolds } from '../retention/holds.ts';
 import { newestVerifications } from '../verified.ts';
 import { judgeResource } from './judge.ts';
 import { measureResource } from './measure.ts';
-import type { Alert, ResourceStatus, Status, VaultStatus, WatchedResource } from './model.ts';
+import type { Alert, CheckIntervals, ResourceStatus, Status, VaultStatus, WatchedResource } from './model.ts';
+import { judgeCare } from './vault-care.ts';
 
 export interface StatusOptions {
   /** Every configured vault. */
@@ -17,6 +19,8 @@ export interface StatusOptions {
   /** The active site while no vault has a record of it. */
   readonly firstActive: string;
   readonly rtoMs: number;
+  /** How often the vaults are looked at; nothing is said about a check that was not made when absent. */
+  readonly vaultCheck?: CheckIntervals;
   readonly clock: Clock;
   readonly signal?: AbortSignal | undefined;
 }
@@ -38,6 +42,7 @@ export async function measureStatus(options: StatusOptions): Promise<Status> {
   const nowMs = clock.now();
   const measured: ResourceStatus[] = [];
   const lacks = new Map<string, number>();
+  const oldest = new Map<string, string>();
   for (const resource of resources) {
     const answering = stores.filter(({ name }) => !problems.has(name));
     const points = await Promise.all(answering.map(async (store) => await measureResource(store, resource, signal)));
@@ -56,8 +61,18 @@ export async function measureStatus(options: StatusOptions): Promise<Status> {
     measured.push(judged.status);
     alerts.push(...judged.alerts);
     for (const [vault, number] of judged.lacks) lacks.set(vault, (lacks.get(vault) ?? 0) + number);
+    for (const { vault, backupIds } of points) {
+      const [id] = backupIds;
+      if (id !== undefined && id < (oldest.get(vault) ?? '~')) oldest.set(vault, id);
+    }
   }
   if (stores.length > 0 && problems.size === stores.length) throw noVault(problems);
+  const readable = stores.filter(({ name }) => !problems.has(name));
+  const cares = new Map<string, VaultCare>();
+  for (const { name } of stores) {
+    const care = await readCare(readable, name, signal);
+    if (care) cares.set(name, care);
+  }
   const vaults = stores.map(
     (store): VaultStatus => ({
       vault: store.name,
@@ -66,9 +81,14 @@ export async function measureStatus(options: StatusOptions): Promise<Status> {
       problem: problems.get(store.name),
       survives: survivors.has(store),
       lacks: lacks.get(store.name) ?? 0,
+      care: cares.get(store.name),
     }),
   );
+  const intervals = options.vaultCheck ?? { checkEveryMs: undefined, readEveryMs: undefined };
   alerts.unshift(...vaults.flatMap(vaultAlerts));
+  alerts.push(
+    ...vaults.flatMap(({ vault, care }) => judgeCare({ vault, care, intervals, oldestId: oldest.get(vault), nowMs })),
+  );
   for (const hold of holds.active) {
     const message = `nothing is deleted anywhere: hold ${hold.id} by ${hold.by} since ${hold.at}: ${hold.reason}`;
     alerts.push({ level: 'warning', message, next: 'When the incident is over: `dr hold clear`.' });
