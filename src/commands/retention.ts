@@ -4,6 +4,7 @@ import {
   type RetentionReport,
   type VaultRetention,
 } from '../backup/retention/collect.ts';
+import { markOutcome } from '../backup/retention/outcome.ts';
 import { DrError, type ErrorKind, messageOf } from '../base/errors.ts';
 import { retentionPolicies } from '../daemon/watched.ts';
 import { reportError } from '../report/error.ts';
@@ -27,6 +28,9 @@ export async function run(context: CommandContext, options: RetentionOptions): P
   const { clock, log, signal } = context;
   const work = options.apply ? applyRetention : planRetention;
   const report = await work({ stores, policies: retentionPolicies(config), clock, log, signal });
+  if (report.applied) {
+    await markOutcome(stores, report, { nowMs: clock.now(), site: world.site }, log, signal);
+  }
   const failure = failureOf(report);
   return {
     data: { ...report, vaults: report.vaults.map(plain) },

@@ -1,5 +1,6 @@
 import type { ResourceStatus, Status } from '../backup/status/model.ts';
 import { measureStatus } from '../backup/status/status.ts';
+import { worstIntervalMs } from '../config/cadence.ts';
 import { checkIntervals, watchedResources } from '../daemon/watched.ts';
 import { renderStatus } from '../report/status.ts';
 import type { CommandContext, CommandResult } from './context.ts';
@@ -17,6 +18,7 @@ export async function run(context: CommandContext, _options: StatusOptions): Pro
     firstActive: config.active,
     rtoMs: config.objectives.rtoMs,
     vaultCheck: checkIntervals(config),
+    retentionEveryMs: worstIntervalMs(config.daemon.retentionSchedule),
     clock: context.clock,
     signal: context.signal,
   });

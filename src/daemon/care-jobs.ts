@@ -3,13 +3,14 @@ import type { BackupContext } from '../backup/context.ts';
 import { gatherOwnConfiguration, keepOwnConfiguration } from '../backup/own-configuration.ts';
 import { applyRetention } from '../backup/retention/collect.ts';
 import { RETENTION_LEASE } from '../backup/retention/collect-check.ts';
+import { readRetentionMark } from '../backup/retention/mark.ts';
+import { markOutcome } from '../backup/retention/outcome.ts';
 import type { RetentionPolicy } from '../backup/retention/retention.ts';
 import { DrError } from '../base/errors.ts';
 import type { Cadence } from '../config/types.ts';
 import type { ObjectStore } from '../vault/store.ts';
 import type { Job } from './job.ts';
 import { copyMissingWal } from './repair-wal.ts';
-import { readRetentionMark, writeRetentionMark } from './retention-mark.ts';
 import type { RoleKeeper } from './role.ts';
 
 export interface CareJobsOptions {
@@ -57,10 +58,11 @@ function retentionJob({ role, context, policies, schedule }: CareJobsOptions): J
     enabled: () => role.state.role !== 'unknown',
     lastDone: async (signal) => {
       const mark = await readRetentionMark(stores, signal);
-      return mark ? Date.parse(mark.finishedAt) : 'never';
+      return mark?.done ? Date.parse(mark.done.at) : 'never';
     },
     run: async (signal) => {
       const report = await applyRetention({ stores, policies, clock, log, signal });
+      await markOutcome(stores, report, { nowMs: clock.now(), site }, log, signal);
       const failed = report.vaults.find(({ error }) => error !== undefined);
       if (failed) throw failed.error;
       const { held } = report;
@@ -73,8 +75,6 @@ function retentionJob({ role, context, policies, schedule }: CareJobsOptions): J
         objects: removals.reduce((sum, { objects }) => sum + objects, 0),
         bytes: freedBytes,
       }));
-      const freedBytes = freed.reduce((sum, { bytes }) => sum + bytes, 0);
-      await writeRetentionMark(stores, { finishedAtMs: clock.now(), site, freedBytes }, log, signal);
       return { freed };
     },
   };

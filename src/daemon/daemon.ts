@@ -4,6 +4,7 @@ import type { Verification } from '../backup/verified.ts';
 import type { Clock } from '../base/clock.ts';
 import { messageOf } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
+import { worstIntervalMs } from '../config/cadence.ts';
 import { forSite, type SitePlaces } from '../config/sites.ts';
 import type { Config } from '../config/types.ts';
 import { shippedRunbooks } from '../runbook/load.ts';
@@ -114,6 +115,7 @@ export class Daemon {
         firstActive: config.active,
         rtoMs: config.objectives.rtoMs,
         vaultCheck: checkIntervals(config),
+        retentionEveryMs: worstIntervalMs(config.daemon.retentionSchedule),
       },
       everyMs: Math.min(60_000, Math.max(10_000, config.objectives.rpoMs / 10)),
       clock,

@@ -86,7 +86,13 @@ export function createMetrics(version: string, view: () => MetricsView | undefin
     'dr_retention_last_success_timestamp_seconds',
     'When retention was last done in all vaults, by whichever site.',
     [],
-    ({ jobs }) => jobs.flatMap((job): Sample[] => (job.name === 'retention' ? [[{}, seconds(job.lastSuccessMs)]] : [])),
+    ({ status }) => [[{}, seconds(status?.retention.doneMs)]],
+  );
+  gauge(
+    'dr_retention_overdue',
+    '1 if retention was not done in all vaults for twice its interval, whatever the reason.',
+    [],
+    ({ status }) => [[{}, status && Number(status.retention.overdue)]],
   );
   counter('dr_job_runs_total', 'Runs of a job since the start.', ['job'], ({ jobs }) =>
     jobs.map(({ name, runs }) => [{ job: name }, runs]),

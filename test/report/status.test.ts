@@ -38,6 +38,7 @@ const status = (facts: Partial<Status>): Status => ({
   active: { site: 'east', region: 'eu-west-1', recorded: true, since: '2026-11-01', by: 'alice' },
   vaults: [],
   resources: [orders],
+  retention: { doneMs: undefined, overdue: false, blocked: undefined },
   holds: [],
   alerts: [],
   ...facts,

@@ -29,6 +29,16 @@ export interface CheckIntervals {
   readonly readEveryMs: number | undefined;
 }
 
+/** What has become of retention. */
+export interface RetentionStatus {
+  /** When it was last done in all vaults, milliseconds since 1970; undefined = never, as far as any vault knows. */
+  readonly doneMs: number | undefined;
+  /** It was not done for twice its interval. */
+  readonly overdue: boolean;
+  /** Why it did not get through the last time it was tried; undefined when it did. */
+  readonly blocked: string | undefined;
+}
+
 /** `broken`: an objective is not met. `warning`: it is met, and something should be mended. */
 export interface Alert {
   readonly level: 'broken' | 'warning';
@@ -95,6 +105,7 @@ export interface Status {
   readonly vaults: readonly VaultStatus[];
   readonly resources: readonly ResourceStatus[];
   readonly holds: readonly HoldInVaults[];
+  readonly retention: RetentionStatus;
   readonly alerts: readonly Alert[];
 }
 

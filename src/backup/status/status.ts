@@ -4,8 +4,10 @@ import type { ObjectStore } from '../../vault/store.ts';
 import { type ActiveSiteView, readActiveSite } from '../active-site.ts';
 import { readCare, type VaultCare } from '../care/care-record.ts';
 import { readHolds } from '../retention/holds.ts';
+import { readRetentionMark } from '../retention/mark.ts';
 import { newestVerifications } from '../verified.ts';
 import { judgeResource } from './judge.ts';
+import { judgeRetention } from './judge-retention.ts';
 import { measureResource } from './measure.ts';
 import type { Alert, CheckIntervals, ResourceStatus, Status, VaultStatus, WatchedResource } from './model.ts';
 import { judgeCare } from './vault-care.ts';
@@ -21,6 +23,8 @@ export interface StatusOptions {
   readonly rtoMs: number;
   /** How often the vaults are looked at; nothing is said about a check that was not made when absent. */
   readonly vaultCheck?: CheckIntervals;
+  /** The longest time between two runs of retention, milliseconds; nothing is said about one that did not happen when absent. */
+  readonly retentionEveryMs?: number;
   readonly clock: Clock;
   readonly signal?: AbortSignal | undefined;
 }
@@ -93,8 +97,27 @@ export async function measureStatus(options: StatusOptions): Promise<Status> {
     const message = `nothing is deleted anywhere: hold ${hold.id} by ${hold.by} since ${hold.at}: ${hold.reason}`;
     alerts.push({ level: 'warning', message, next: 'When the incident is over: `dr hold clear`.' });
   }
+  const retention = judgeRetention({
+    everyMs: options.retentionEveryMs,
+    mark: await readRetentionMark(
+      stores.filter(({ name }) => !problems.has(name)),
+      signal,
+    ),
+    oldestId: measured.flatMap((each) => each.vaults.flatMap(({ backupIds }) => backupIds.slice(0, 1))).sort()[0],
+    nowMs,
+  });
+  alerts.push(...retention.alerts);
   const ok = !alerts.some(({ level }) => level === 'broken');
-  return { ok, at: nowMs, active: { ...active, region }, vaults, resources: measured, holds: holds.active, alerts };
+  return {
+    ok,
+    at: nowMs,
+    active: { ...active, region },
+    vaults,
+    resources: measured,
+    holds: holds.active,
+    retention: retention.status,
+    alerts,
+  };
 }
 
 async function findActive(
