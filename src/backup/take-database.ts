@@ -1,10 +1,12 @@
 import type { Log } from '../base/log.ts';
 import { printableUrl } from '../base/redact.ts';
-import type { BaseBackupConsumer, BaseBackupEntry, BaseBackupStart } from '../postgres/base-backup.ts';
-import { connectReplication } from '../postgres/connection.ts';
+import { connectReplication, type ReplicationConnection } from '../postgres/connection.ts';
+import type { PreviousBackup as ServerPrevious } from '../postgres/incremental-manifest.ts';
 import { formatLsn, type Lsn, parseLsn } from '../postgres/lsn.ts';
 import type { ObjectStore } from '../vault/store.ts';
+import { ClusterPack } from './cluster-pack.ts';
 import type { BackupContext, TakenBackup } from './context.ts';
+import { planIncrement, refusalOf, wholeStreamNote } from './database-increment.ts';
 import type { DatabaseFacts, Note } from './manifest.ts';
 import type { PackWriter } from './pack-writer.ts';
 import type { PreviousBackup } from './previous/previous-backup.ts';
@@ -51,31 +53,59 @@ export async function takeDatabaseBackup(
       kind: 'database',
       source: printableUrl(source.url),
       allowEmpty: false,
-      pack: async (pack, previous) => {
-        const consumer = new ClusterPack(pack, context, source.name, previous?.rewriting(context.partBytes));
-        const options = { label: `dr ${source.name}`, fastCheckpoint: true, manifest: true };
-        const { startLsn, endLsn, timeline } = await connection.baseBackup(options, consumer);
-        await consumer.end();
-        const database: DatabaseFacts = {
-          ...source.facts,
-          timeline,
-          startLsn: formatLsn(startLsn),
-          endLsn: formatLsn(endLsn),
-          tablespaces: consumer.tablespaces.map(({ oid, location }) => ({ oid, location })),
-        };
-        const content: PackedContent = {
-          files: consumer.files,
-          notes: [],
-          recoveryPointMs: context.clock.now(),
-          database,
-        };
-        return content;
-      },
+      pack: async (pack, previous) => await packCluster({ context, source, connection, pack, previous }),
       beforeCommit: async ({ database }, vaults) => await waitForWal(database, vaults, ensureWal, context.log),
     });
   } finally {
     await connection.close();
   }
+}
+
+interface ClusterWork {
+  readonly context: BackupContext;
+  readonly source: DatabaseSource;
+  readonly connection: ReplicationConnection;
+  readonly pack: PackWriter;
+  readonly previous: PreviousBackup | undefined;
+}
+
+/** Asks the server for what changed since the previous backup, where it can say, and for everything else, or where it refuses, for everything. */
+async function packCluster(work: ClusterWork): Promise<PackedContent> {
+  const { context, source, connection, previous } = work;
+  const { log, partBytes } = context;
+  const plan = await planIncrement(connection, previous, source.facts, partBytes);
+  let why: string | undefined;
+  if ('from' in plan) {
+    try {
+      return await stream(work, previous, plan.from);
+    } catch (error) {
+      why = refusalOf(error);
+    }
+  } else why = plan.why;
+  if (why !== undefined)
+    log.warn({ resource: source.name, reason: why }, 'the server is asked for everything, not only for what changed');
+  const packed = await stream(work, previous?.rewriting(partBytes), undefined);
+  return why === undefined ? packed : { ...packed, notes: [...packed.notes, wholeStreamNote(source.name, why)] };
+}
+
+async function stream(
+  { context, source, connection, pack }: ClusterWork,
+  previous: PreviousBackup | undefined,
+  incremental: ServerPrevious | undefined,
+): Promise<PackedContent> {
+  const isIncremental = incremental !== undefined;
+  const consumer = new ClusterPack({ pack, context, resource: source.name, previous, isIncremental });
+  const options = { label: `dr ${source.name}`, fastCheckpoint: true, manifest: !isIncremental, incremental };
+  const result = await connection.baseBackup(options, consumer);
+  await consumer.end(source.facts.systemId, result);
+  const database: DatabaseFacts = {
+    ...source.facts,
+    timeline: result.timeline,
+    startLsn: formatLsn(result.startLsn),
+    endLsn: formatLsn(result.endLsn),
+    tablespaces: consumer.tablespaces.map(({ oid, location }) => ({ oid, location })),
+  };
+  return { files: consumer.files, notes: [], recoveryPointMs: context.clock.now(), database };
 }
 
 async function waitForWal(
@@ -97,84 +127,4 @@ async function waitForWal(
     },
     vaults,
   );
-}
-
-/** Puts the cluster's files into the pack as they come from the server. */
-class ClusterPack implements BaseBackupConsumer {
-  tablespaces: BaseBackupStart['tablespaces'] = [];
-  files = 0;
-  readonly #pack: PackWriter;
-  readonly #context: BackupContext;
-  readonly #resource: string;
-  readonly #previous: PreviousBackup | undefined;
-  #totalBytes = 0;
-  #inFile = false;
-  #reportedBytes = 0;
-  #detail = '';
-  #hasManifest = false;
-
-  constructor(pack: PackWriter, context: BackupContext, resource: string, previous: PreviousBackup | undefined) {
-    this.#pack = pack;
-    this.#previous = previous;
-    this.#context = context;
-    this.#resource = resource;
-  }
-
-  begin(start: BaseBackupStart): void {
-    this.tablespaces = start.tablespaces;
-    this.#totalBytes = start.totalBytes;
-  }
-
-  async entry(entry: BaseBackupEntry): Promise<void> {
-    const head = {
-      path: entry.rawPath ?? Buffer.from(entry.path),
-      type: entry.type,
-      mode: entry.mode & 0o7777,
-      uid: entry.uid,
-      gid: entry.gid,
-      mtimeNs: BigInt(Math.round(entry.mtimeMs)) * 1_000_000n,
-    };
-    this.#inFile = entry.type === 'file';
-    this.#detail = entry.path;
-    if (this.#inFile) {
-      this.files++;
-      await this.#pack.begin(head, entry.size, this.#previous?.lookup(head.path));
-    } else {
-      await this.#pack.add(entry.linkTarget === undefined ? head : { ...head, target: Buffer.from(entry.linkTarget) });
-    }
-  }
-
-  async data(chunk: Uint8Array): Promise<void> {
-    await this.#pack.write(chunk);
-    if (this.#pack.logicalBytes - this.#reportedBytes < 1024 * 1024) return;
-    this.#reportedBytes = this.#pack.logicalBytes;
-    this.#context.onProgress?.({
-      task: `backup ${this.#resource}`,
-      done: this.#reportedBytes,
-      // The server's estimate may be a little too low.
-      total: Math.max(this.#totalBytes, this.#reportedBytes),
-      unit: 'bytes',
-      detail: this.#detail,
-    });
-  }
-
-  async endEntry(): Promise<void> {
-    if (this.#inFile) await this.#pack.end();
-    this.#inFile = false;
-  }
-
-  async manifest(chunk: Uint8Array): Promise<void> {
-    if (!this.#hasManifest) {
-      this.#hasManifest = true;
-      const mtimeNs = BigInt(this.#context.clock.now()) * 1_000_000n;
-      const head = { type: 'file' as const, mode: 0o600, uid: 0, gid: 0, mtimeNs };
-      await this.#pack.begin({ ...head, path: Buffer.from('backup_manifest') }, chunk.length);
-    }
-    await this.#pack.write(chunk);
-  }
-
-  /** Ends `backup_manifest`, the only file whose end the server does not mark. */
-  async end(): Promise<void> {
-    if (this.#hasManifest) await this.#pack.end();
-  }
 }
