@@ -28,8 +28,12 @@ export interface DrHome {
   readonly vaults: ReadonlyMap<string, string>;
 }
 
-/** A configuration with one encrypted file vault for each name, for one database; `more` goes over its defaults. */
-export async function drHome(server: TestPostgres, vaultNames: readonly string[], more: object): Promise<DrHome> {
+/** A configuration with one encrypted file vault for each name, for one database or none; `more` goes over its defaults. */
+export async function drHome(
+  server: TestPostgres | undefined,
+  vaultNames: readonly string[],
+  more: object,
+): Promise<DrHome> {
   const home = await tempDir('dr');
   const vaults = new Map(vaultNames.map((name) => [name, join(home, `vault-${name}`)]));
   const identityFile = join(home, 'identity');
@@ -47,7 +51,7 @@ export async function drHome(server: TestPostgres, vaultNames: readonly string[]
       sites: { here: { region: `bench-${first}`, vault: first } },
       active: 'here',
       encryption: { recipients: [await identityToRecipient(identity)] },
-      databases: { orders: { url: server.url } },
+      ...(server ? { databases: { orders: { url: server.url } } } : {}),
       backup: { workers: PROCESSES, compressionLevel: COMPRESSION_LEVEL },
       verification: { schedule: 'never' },
       daemon: { listen: '127.0.0.1:0' },

@@ -27,9 +27,9 @@ const SAMPLE_MS = 20;
 
 /**
  * Runs a real process and measures it. The clock ends after every file below `written` has been fsynced here once more: next to
- * nothing for a program that did so itself, the truth about one that did not.
+ * nothing for a program that did so itself, the truth about one that did not. `sync`: another way to do so.
  */
-export async function measure(command: Command, written: string): Promise<Cost> {
+export async function measure(command: Command, written: string, sync = syncTree): Promise<Cost> {
   const peaks = new Map<number, number>();
   const timesFile = join(await tempDir('times'), 'times');
   // What children used is known to their parent only, and Node does not tell: bash does.
@@ -49,7 +49,7 @@ export async function measure(command: Command, written: string): Promise<Cost> 
   const code = await new Promise<number | null>((resolve) => child.once('close', resolve));
   clearInterval(timer);
   if (code !== 0) throw new Error(`${command.program} ${command.args.join(' ')} ended with ${code}:\n${output}`);
-  await syncTree(written);
+  await sync(written);
   const seconds = (performance.now() - began) / 1000;
   const [user = 0, system = 0] = readFileSync(timesFile, 'utf8').trim().split(' ').map(Number);
   rmSync(timesFile);
@@ -136,6 +136,11 @@ export async function syncTree(directory: string): Promise<void> {
       await file.close();
     }
   });
+}
+
+/** `syncfs` of the file system of `directory`: where there are too many files to open each. */
+export async function syncFileSystem(directory: string): Promise<void> {
+  await run({ program: 'sync', args: ['-f', directory] });
 }
 
 export function median(values: readonly number[]): number {

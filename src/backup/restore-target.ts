@@ -1,11 +1,8 @@
 import { constants } from 'node:fs';
 import {
   access,
-  chmod,
-  chown,
-  lchown,
+  type FileHandle,
   link,
-  lutimes,
   mkdir,
   open,
   readdir,
@@ -13,24 +10,24 @@ import {
   rm,
   symlink,
   unlink,
-  utimes,
   writeFile,
 } from 'node:fs/promises';
 import path from 'node:path';
+import { setImmediate } from 'node:timers/promises';
 import { forEachLimit } from '../base/concurrency.ts';
 import { codeOf, DrError, fileError } from '../base/errors.ts';
+import { type FileAttributes, removeInheritedAcls, setFileAttributes } from '../base/file-attributes.ts';
+import { libc } from '../base/libc.ts';
 import type { IndexEntry } from './index-format.ts';
+import { UnsetAttributes } from './unset-attributes.ts';
 
 /** Stands in a restored directory until everything in it is complete and checked. */
 export const INCOMPLETE_MARKER = '.dr-restore-incomplete';
 
-/**
- * Seconds with fraction, as Node's file times want them: exact to a microsecond, which is what a double holds. The half
- * microsecond keeps the rounding of the double from falling into the microsecond before.
- */
-export function secondsOf(mtimeNs: bigint): number {
-  return (Number(mtimeNs / 1000n) + 0.5) / 1e6;
-}
+const slash = 0x2f;
+
+/** From so many files on everything is made durable at once instead of file by file. */
+const FILES_SYNCED_EACH = 1000;
 
 /**
  * The directory that a restore fills. It must be new or empty: dr never mixes restored files with others. What an interrupted
@@ -38,21 +35,40 @@ export function secondsOf(mtimeNs: bigint): number {
  */
 export class RestoreTarget {
   readonly root: string;
+  /** Extended attributes that could not be set. */
+  readonly unset = new UnsetAttributes();
   readonly #owners: boolean;
+  readonly #ownersWanted: boolean;
   readonly #relocate: ((entryPath: string) => string | undefined) | undefined;
   readonly #made = new Set<string>();
   readonly #directories: IndexEntry[] = [];
   readonly #links: IndexEntry[] = [];
-  readonly #files: Buffer[] = [];
+  /** Restored outside of the root. */
+  readonly #elsewhere: Buffer[] = [];
+  /** The root, open from the beginning on: only so does the flush of its file system report every failed write since. */
+  #rootHandle: FileHandle | undefined;
+  #files = 0;
+  #foreign = 0;
 
   /**
-   * `owners`: restore user and group ids (needs root). `relocate`: another absolute path for an entry, or undefined for its place
-   * below the root (tablespaces).
+   * `owners`: restore user and group ids; by default when running as root, who alone may. `relocate`: another absolute path for an
+   * entry, or undefined for its place below the root (tablespaces).
    */
-  constructor(root: string, options: { owners: boolean; relocate?: (entryPath: string) => string | undefined }) {
+  constructor(
+    root: string,
+    options: { owners?: boolean | undefined; relocate?: (entryPath: string) => string | undefined },
+  ) {
     this.root = path.resolve(root);
-    this.#owners = options.owners;
+    this.#owners = options.owners ?? process.getuid?.() === 0;
+    this.#ownersWanted = options.owners ?? true;
     this.#relocate = options.relocate;
+  }
+
+  /** What could not be restored, in lines for people. */
+  get warnings(): string[] {
+    const { lines } = this.unset;
+    if (this.#foreign === 0) return lines;
+    return [`the owners of ${this.#foreign} entries: only root can set them, so they belong to this user`, ...lines];
   }
 
   /** Makes the directory ready, or throws `refused` (not empty) or `local` (cannot be written). */
@@ -69,6 +85,9 @@ export class RestoreTarget {
         });
       }
       await writeFile(path.join(this.root, INCOMPLETE_MARKER), `${what}\n`, { flag: 'wx', mode: 0o600 });
+      // Else everything made below would inherit them.
+      removeInheritedAcls(Buffer.from(this.root));
+      this.#rootHandle = await open(this.root, constants.O_RDONLY);
     } catch (error) {
       throw fileError(error, this.root, 'prepare the restore target');
     }
@@ -84,51 +103,99 @@ export class RestoreTarget {
     }
   }
 
-  /** Absolute path of an entry, its parent directories made. */
+  /** Absolute path of a file, its parent directories made. */
   async place(entry: IndexEntry): Promise<Buffer> {
     const absolute = this.#absolute(entry.path);
-    const slash = absolute.lastIndexOf(47);
-    const parent = absolute.subarray(0, slash);
+    if (entry.type === 'file') this.#files++;
+    this.#noteElsewhere(absolute);
+    const parent = absolute.subarray(0, absolute.lastIndexOf(slash));
     const name = parent.toString('latin1');
     if (!this.#made.has(name)) {
       await mkdir(parent, { recursive: true, mode: 0o700 });
+      // A hint only: entries of a directory stand together.
+      if (this.#made.size > 1000) this.#made.clear();
       this.#made.add(name);
     }
     return absolute;
   }
 
-  owner(entry: IndexEntry): { uid: number; gid: number } | undefined {
-    return this.#owners ? { uid: entry.uid, gid: entry.gid } : undefined;
+  /** What a restored entry gets besides its content. */
+  attributesOf({ mode, uid, gid, mtimeNs, attributes: extended = [] }: IndexEntry): FileAttributes {
+    if (this.#owners) return { mode, owner: { uid, gid }, mtimeNs, extended };
+    if (this.#ownersWanted && (uid !== process.getuid?.() || gid !== process.getgid?.())) this.#foreign++;
+    return { mode, owner: undefined, mtimeNs, extended };
   }
 
-  /** Remembers a restored file, for the final flush to disk. */
-  addFile(absolute: Buffer): void {
-    this.#files.push(absolute);
+  /** Gives a restored file (open), or a directory or link (by its path) all that. */
+  setAttributes(of: number | Buffer, entry: IndexEntry): void {
+    const kind = entry.type === 'hardlink' ? 'file' : entry.type;
+    this.unset.add(entry.path.toString('utf8'), setFileAttributes(of, kind, this.attributesOf(entry)));
   }
 
   /** Directories are made now and get their attributes last; links are made last, so that nothing is written through one. */
   async addOther(entry: IndexEntry): Promise<void> {
     if (entry.type === 'directory') {
-      await mkdir(this.#absolute(entry.path), { recursive: true, mode: 0o700 });
+      const absolute = this.#absolute(entry.path);
+      await mkdir(absolute, { recursive: true, mode: 0o700 });
+      this.#noteElsewhere(absolute);
       this.#directories.push(entry);
     } else {
       this.#links.push(entry);
     }
   }
 
-  /** Links, flush to disk, directory attributes, and last the removal of the marker: only now is the restore complete. */
+  /**
+   * Links, directory attributes, everything to the disk, and last the removal of the marker: only now is the restore complete. When
+   * this returns, no crash takes anything back.
+   */
   async complete(): Promise<void> {
     for (const entry of this.#links) await this.#makeLink(entry);
-    await forEachLimit(this.#files, 8, flushToDisk);
+    // Before modes that may keep us from opening what is to be flushed.
+    const flushEach = !libc() || this.#files < FILES_SYNCED_EACH;
+    if (flushEach) await flushTree(Buffer.from(this.root));
+    await forEachLimit(this.#elsewhere, 8, flushToDisk);
     const deepestFirst = this.#directories.sort((a, b) => b.path.length - a.path.length);
-    await unlink(path.join(this.root, INCOMPLETE_MARKER));
-    for (const entry of deepestFirst) {
+    const root = deepestFirst.find(({ path: name }) => name.length === 0);
+    for (const [i, entry] of deepestFirst.entries()) {
+      if (entry === root) continue;
       const absolute = this.#absolute(entry.path);
-      if (this.#owners) await chown(absolute, entry.uid, entry.gid);
-      await chmod(absolute, entry.mode);
-      await utimes(absolute, secondsOf(entry.mtimeNs), secondsOf(entry.mtimeNs));
-      await flushToDisk(absolute);
+      this.setAttributes(absolute, entry);
+      if (flushEach) await flushToDisk(absolute);
+      // What sets attributes is synchronous, for speed: others get their turn in between.
+      else if (i % 100 === 0) await setImmediate();
     }
+    if (!flushEach) await this.#flushAll();
+    await unlink(path.join(this.root, INCOMPLETE_MARKER));
+    if (root) this.setAttributes(Buffer.from(this.root), root);
+    await this.#rootHandle?.sync();
+    await this.close();
+    await flushToDisk(Buffer.from(path.dirname(this.root)));
+  }
+
+  /** Lets go of the directory, also after a failure. */
+  async close(): Promise<void> {
+    await this.#rootHandle?.close();
+    this.#rootHandle = undefined;
+  }
+
+  /**
+   * One flush of the whole file system: it writes what others have in memory too, yet takes a fraction of the time of thousands of
+   * flushes of single files.
+   */
+  async #flushAll(): Promise<void> {
+    try {
+      if (this.#rootHandle) await libc()?.syncFileSystem(this.#rootHandle.fd);
+    } catch (error) {
+      // A sandbox may forbid it; anything else is a disk that failed.
+      if (codeOf(error) !== 'ENOSYS' && codeOf(error) !== 'EPERM') throw error;
+      await flushTree(Buffer.from(this.root));
+    }
+  }
+
+  #noteElsewhere(absolute: Buffer): void {
+    const root = Buffer.from(this.root);
+    const isBelow = absolute.subarray(0, root.length).equals(root) && (absolute[root.length] ?? slash) === slash;
+    if (!isBelow) this.#elsewhere.push(absolute);
   }
 
   async #makeLink(entry: IndexEntry): Promise<void> {
@@ -139,8 +206,7 @@ export class RestoreTarget {
       return;
     }
     await symlink(target, absolute);
-    if (this.#owners) await lchown(absolute, entry.uid, entry.gid);
-    await lutimes(absolute, secondsOf(entry.mtimeNs), secondsOf(entry.mtimeNs));
+    this.setAttributes(absolute, entry);
   }
 
   #absolute(entryPath: Buffer): Buffer {
@@ -176,6 +242,20 @@ async function exists(place: string): Promise<boolean> {
     () => true,
     () => false,
   );
+}
+
+/** `fsync` of all files and directories below a directory, and of itself. */
+async function flushTree(directory: Buffer): Promise<void> {
+  const below: Buffer[] = [];
+  const files: Buffer[] = [];
+  for (const entry of await readdir(directory, { encoding: 'buffer', withFileTypes: true })) {
+    const absolute = Buffer.concat([directory, Buffer.from('/'), entry.name]);
+    if (entry.isDirectory()) below.push(absolute);
+    else if (entry.isFile()) files.push(absolute);
+  }
+  await forEachLimit(files, 8, flushToDisk);
+  for (const inner of below) await flushTree(inner);
+  await flushToDisk(directory);
 }
 
 /** `fsync` of a file or directory, opened for it. A file without read permission for us was flushed by whoever could write it. */

@@ -11,7 +11,7 @@ import { type Extent, type IndexEntry, treeChecksum } from './index-format.ts';
 import { readIndex } from './index-reader.ts';
 import type { Manifest } from './manifest.ts';
 import { type FilePlan, type FramePlan, ReadPlan, type RunPlan } from './restore-plan.ts';
-import { RestoreTarget, secondsOf } from './restore-target.ts';
+import { RestoreTarget } from './restore-target.ts';
 import { readReferenced } from './stored-object.ts';
 
 /** Data keys read and unwrapped at once: a backup may name those of a hundred earlier ones. */
@@ -43,6 +43,8 @@ export interface RestoreOptions {
 export interface RestoreResult {
   readonly entries: number;
   readonly bytes: number;
+  /** What of the backup could not be set there (extended attributes, owners), one line for each kind: for people. */
+  readonly warnings: readonly string[];
 }
 
 /**
@@ -53,7 +55,7 @@ export interface RestoreResult {
 export async function restoreBackup(options: RestoreOptions): Promise<RestoreResult> {
   const { store, manifest, keyRing, target } = options;
   const directory = new RestoreTarget(target, {
-    owners: options.owners ?? process.getuid?.() === 0,
+    owners: options.owners,
     ...(options.relocate ? { relocate: options.relocate } : {}),
   });
   // Keys and index first: a wrong identity or a missing index must not leave anything behind.
@@ -73,9 +75,10 @@ export async function restoreBackup(options: RestoreOptions): Promise<RestoreRes
     await directory.complete();
   } catch (error) {
     await restore.abandon();
+    await directory.close();
     throw fileError(error, target, 'restore');
   }
-  return { entries: manifest.entries, bytes: restore.bytes };
+  return { entries: manifest.entries, bytes: restore.bytes, warnings: directory.warnings };
 }
 
 /** Reads the whole of a backup and checks every digest without writing anything. */
@@ -92,7 +95,7 @@ export async function readBackup(
     }
   }
   await restore.work();
-  return { entries: options.manifest.entries, bytes: restore.bytes };
+  return { entries: options.manifest.entries, bytes: restore.bytes, warnings: [] };
 }
 
 async function openKeys(store: ObjectStore, manifest: Manifest, keyRing: KeyRing): Promise<void> {
@@ -132,7 +135,6 @@ class Restore {
       unflushed: 0,
       flush: undefined,
     };
-    if (absolute) this.#target?.addFile(absolute);
     if (entry.extents.length === 0 && absolute) {
       await this.#handleOf(file, absolute);
       await this.#finish(file);
@@ -181,9 +183,10 @@ class Restore {
       });
     }
     const job = { kind: 'write' as const, bytes: bytes.buffer as ArrayBuffer, byteOffset: bytes.byteOffset, frames };
-    const { bytes: written } = await pool.write(job);
+    const { bytes: written, unset } = await pool.write(job);
     // Not in one expression with the await: other runs add theirs meanwhile.
     this.bytes += written;
+    for (const { name, attributes } of unset) this.#target?.unset.add(name, attributes);
     for (const { runs } of planned) {
       for (const { extent, file } of runs.flatMap(({ slices }) => slices)) {
         if (--file.outstanding === 0) await this.#finish(file);
@@ -216,14 +219,9 @@ class Restore {
       length: extent.length,
       name: absolute?.toString('utf8') ?? entry.path.toString('utf8'),
     };
-    if (!absolute) return { ...common, to: { nowhere: true } };
+    if (!absolute || !this.#target) return { ...common, to: { nowhere: true } };
     if (extent.length === entry.size) {
-      const attributes = {
-        mode: entry.mode,
-        owner: this.#target?.owner(entry),
-        modifiedSeconds: secondsOf(entry.mtimeNs),
-      };
-      return { ...common, to: { create: absolute, attributes } };
+      return { ...common, to: { create: absolute, attributes: this.#target.attributesOf(entry) } };
     }
     const handle = await this.#handleOf(file, absolute);
     return { ...common, to: { fd: handle.fd, position: extent.position } };
@@ -261,10 +259,7 @@ class Restore {
       await file.flush;
       // Also makes holes at the end, and the size of a file that is nothing but one.
       await handle.truncate(entry.size);
-      const owner = this.#target?.owner(entry);
-      if (owner) await handle.chown(owner.uid, owner.gid);
-      await handle.chmod(entry.mode);
-      await handle.utimes(secondsOf(entry.mtimeNs), secondsOf(entry.mtimeNs));
+      this.#target?.setAttributes(handle.fd, entry);
     } finally {
       await handle.close();
     }

@@ -1,7 +1,7 @@
 import type { BackupContext, TakenBackup } from './context.ts';
 import type { Manifest } from './manifest.ts';
 import { takeBackup } from './take.ts';
-import { packDirectory } from './walk.ts';
+import { packDirectory } from './tree/walk.ts';
 
 export interface DirectorySource {
   readonly name: string;

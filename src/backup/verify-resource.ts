@@ -101,7 +101,7 @@ async function verifyDirectory(context: BackupContext, options: VerifyOptions, s
   const manifest = await newestBackup(store, resource);
   if (!manifest) throw noBackup(store, resource);
   const begunMs = context.clock.now();
-  const { bytes, entries } = await restoreBackup({
+  const { bytes, entries, warnings } = await restoreBackup({
     store,
     manifest,
     keyRing,
@@ -111,7 +111,9 @@ async function verifyDirectory(context: BackupContext, options: VerifyOptions, s
     signal: context.signal,
   });
   const restoreMs = context.clock.now() - begunMs;
-  const detail = `${entries} entries, every byte equal to its digest`;
+  // The scratch place may lie on a file system of another kind than the one that a recovery will restore to.
+  const unset = warnings.length === 0 ? '' : `; could not be set in the scratch directory: ${warnings.join('; ')}`;
+  const detail = `${entries} entries, every byte equal to its digest${unset}`;
   return {
     backupId: manifest.id,
     recoveredTo: manifest.recoveryPoint,

@@ -93,7 +93,10 @@ async function restoreDirectory(
       ...done,
       ms,
     },
-    text: `${resource} of ${formatTime(Date.parse(manifest.recoveryPoint))} is restored to ${target}: ${done.entries} entries, ${formatBytes(done.bytes)} in ${formatDuration(ms)} (${formatRate(done.bytes, ms)}) from vault ${store.name}, every byte checked.`,
+    text: [
+      `${resource} of ${formatTime(Date.parse(manifest.recoveryPoint))} is restored to ${target}: ${done.entries} entries, ${formatBytes(done.bytes)} in ${formatDuration(ms)} (${formatRate(done.bytes, ms)}) from vault ${store.name}, every byte checked.`,
+      ...done.warnings.map((warning) => `NOT RESTORED ${warning}`),
+    ].join('\n'),
   };
 }
 

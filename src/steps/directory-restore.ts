@@ -67,6 +67,7 @@ function directoryRestore(over: 'data' | 'configuration', what: string) {
       context.note(
         `${name}: ${restored.entries} entries, ${formatBytes(restored.bytes)} from vault ${point.vault} at ${place.path}`,
       );
+      for (const warning of restored.warnings) context.note(`${name}: not restored: ${warning}`);
       const { bytes, entries } = restored;
       return { path: place.path, bytes, entries, recoveredToMs: point.recoveryPointMs };
     },

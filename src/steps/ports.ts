@@ -183,7 +183,7 @@ export interface RecoveryPort {
     point: ResourcePoint,
     onProgress: OnProgress,
     signal: AbortSignal,
-  ): Promise<{ readonly bytes: number; readonly entries: number }>;
+  ): Promise<{ readonly bytes: number; readonly entries: number; readonly warnings: readonly string[] }>;
   /** Removes what this run restored in a drill; refuses what it did not put there. */
   discardDirectory(place: DirectoryPlace, signal: AbortSignal): Promise<void>;
 }

@@ -30,7 +30,7 @@ export async function restoreDirectory(
   point: ResourcePoint,
   onProgress: OnProgress,
   signal: AbortSignal,
-): Promise<{ bytes: number; entries: number }> {
+): Promise<{ bytes: number; entries: number; warnings: readonly string[] }> {
   const state = await directoryState(place);
   if (state.state === 'foreign') {
     throw new DrError('refused', `${place.path} ${state.detail}`, {
@@ -55,7 +55,7 @@ export async function restoreDirectory(
   await writeMarker(place.path, { ...marker, state: 'restoring' });
   const manifest = await readManifest(store, place.name, point.backupId);
   const { keyRing, pool } = parts;
-  const { bytes, entries } = await restoreBackup({
+  const { bytes, entries, warnings } = await restoreBackup({
     store,
     manifest,
     keyRing,
@@ -65,7 +65,7 @@ export async function restoreDirectory(
     signal,
   });
   await writeMarker(place.path, { ...marker, state: 'complete', bytes, entries });
-  return { bytes, entries };
+  return { bytes, entries, warnings };
 }
 
 /** Removes what this run restored in a drill. */

@@ -1,3 +1,5 @@
+import type { FileAttributes, UnsetAttribute } from '../base/file-attributes.ts';
+
 /** What the main thread and the sealing workers say to each other. All buffers are transferred, not copied. */
 
 /** Seals `raw[0..length)` and hashes its slices. */
@@ -96,14 +98,6 @@ export interface SliceTarget {
   readonly name: string;
 }
 
-export interface FileAttributes {
-  readonly mode: number;
-  /** Undefined: leave the owner as it is. */
-  readonly owner: { readonly uid: number; readonly gid: number } | undefined;
-  /** Seconds since 1970. */
-  readonly modifiedSeconds: number;
-}
-
 /** Opens frames (one read of consecutive bytes) and writes their slices. */
 export interface WriteJob {
   readonly kind: 'write';
@@ -123,6 +117,8 @@ export interface WriteJob {
 export interface WriteResult {
   /** Raw bytes written (or, with `nowhere`, checked). */
   readonly bytes: number;
+  /** Created files of which extended attributes could not be set. */
+  readonly unset: ReadonlyArray<{ readonly name: string; readonly attributes: readonly UnsetAttribute[] }>;
 }
 
 export type Job = SealJob | SealInPlaceJob | WriteJob;

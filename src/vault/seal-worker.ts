@@ -1,10 +1,10 @@
-import { closeSync, constants, fchmodSync, fchownSync, futimesSync, openSync, writeSync } from 'node:fs';
+import { closeSync, constants, openSync, writeSync } from 'node:fs';
 import { parentPort } from 'node:worker_threads';
 import { codeOf, DrError, messageOf } from '../base/errors.ts';
+import { type FileAttributes, setFileAttributes, type UnsetAttribute } from '../base/file-attributes.ts';
 import { freeBuffer } from '../base/free-memory.ts';
 import { FRAME_HEADER_BYTES, openFrame, sealFrame, sealFrameInPlace, sha256 } from './seal.ts';
 import type {
-  FileAttributes,
   Job,
   JobFailure,
   JobResult,
@@ -50,6 +50,7 @@ function digestsOf(raw: Uint8Array, slices: SealJob['slices']): Uint8Array {
 
 function write(job: WriteJob): WriteResult {
   let bytes = 0;
+  const unset: Array<{ name: string; attributes: readonly UnsetAttribute[] }> = [];
   for (const frame of job.frames) {
     const sealed = new Uint8Array(job.bytes, job.byteOffset + frame.offset, frame.length);
     const raw = openFrame(sealed, frame.counter, frame, frame.where);
@@ -62,7 +63,8 @@ function write(job: WriteJob): WriteResult {
         });
       }
       for (const slice of run.slices) {
-        writeSlice(slice, content.subarray(slice.skip, slice.skip + slice.length));
+        const attributes = writeSlice(slice, content.subarray(slice.skip, slice.skip + slice.length));
+        if (attributes.length > 0) unset.push({ name: slice.name, attributes });
         bytes += slice.length;
       }
     }
@@ -70,27 +72,28 @@ function write(job: WriteJob): WriteResult {
     if (raw.buffer !== job.bytes) freeBuffer(raw);
   }
   freeBuffer(new Uint8Array(job.bytes));
-  return { bytes };
+  return { bytes, unset };
 }
 
-/** Errors of a write do not say which file it was: here they do. */
-function writeSlice(slice: SliceTarget, content: Uint8Array): void {
+/** Answers which extended attributes could not be set. Errors of a write do not say which file it was: here they do. */
+function writeSlice(slice: SliceTarget, content: Uint8Array): UnsetAttribute[] {
   try {
+    if ('create' in slice.to) return createFile(slice.to.create, content, slice.to.attributes);
     if ('fd' in slice.to) writeFully(slice.to.fd, content, slice.to.position);
-    else if ('create' in slice.to) createFile(slice.to.create, content, slice.to.attributes);
+    return [];
   } catch (error) {
     throw Object.assign(error instanceof Error ? error : new Error(messageOf(error)), { path: slice.name });
   }
 }
 
-function createFile(path: Uint8Array, content: Uint8Array, attributes: FileAttributes): void {
+function createFile(path: Uint8Array, content: Uint8Array, attributes: FileAttributes): UnsetAttribute[] {
   // O_EXCL and O_NOFOLLOW: a restore never writes through something that was put in its way.
   const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | (constants.O_NOFOLLOW ?? 0);
   const { buffer, byteOffset, byteLength } = path;
   const fd = openSync(Buffer.from(buffer as ArrayBuffer, byteOffset, byteLength), flags, 0o600);
   try {
     writeFully(fd, content, 0);
-    setAttributes(fd, attributes);
+    return setFileAttributes(fd, 'file', attributes);
   } finally {
     closeSync(fd);
   }
@@ -100,12 +103,6 @@ function writeFully(fd: number, content: Uint8Array, position: number): void {
   for (let at = 0; at < content.length; ) {
     at += writeSync(fd, content, at, Math.min(WRITE_BYTES, content.length - at), position + at);
   }
-}
-
-function setAttributes(fd: number, attributes: FileAttributes): void {
-  if (attributes.owner) fchownSync(fd, attributes.owner.uid, attributes.owner.gid);
-  fchmodSync(fd, attributes.mode);
-  futimesSync(fd, attributes.modifiedSeconds, attributes.modifiedSeconds);
 }
 
 function failureOf(error: unknown): JobFailure {

@@ -21,6 +21,8 @@ import { listBackupIds, newestBackup } from '../../src/backup/catalog.ts';
 import { readBackup, restoreBackup } from '../../src/backup/restore.ts';
 import { INCOMPLETE_MARKER } from '../../src/backup/restore-target.ts';
 import { takeDirectoryBackup } from '../../src/backup/take-directory.ts';
+import { readExtendedAttributes } from '../../src/base/file-attributes.ts';
+import { libc } from '../../src/base/libc.ts';
 import { KeyRing } from '../../src/vault/keys.ts';
 import type { MemoryStore } from '../../src/vault/memory-store.ts';
 import { tempDir } from '../harness/temp.ts';
@@ -34,6 +36,9 @@ const source = (root: string) => ({
   allowEmpty: false,
 });
 
+const calls = libc();
+const isRoot = process.getuid?.() === 0;
+
 /** Everything that a restore must bring back, of every entry below `root`. */
 function snapshot(root: string): Record<string, unknown> {
   const out: Record<string, unknown> = {};
@@ -45,7 +50,8 @@ function snapshot(root: string): Record<string, unknown> {
       mode: stats.mode,
       uid: stats.uid,
       gid: stats.gid,
-      mtime: stats.mtimeNs / 1000n,
+      mtime: stats.mtimeNs,
+      attributes: calls ? readExtendedAttributes(absolute, calls) : [],
       links: kind === 'd' ? 0n : stats.nlink,
       content:
         kind === 'f'
@@ -84,8 +90,39 @@ async function strangeTree(): Promise<string> {
   });
   writeFileSync(path.join(root, 'all-hole'), '');
   truncateSync(path.join(root, 'all-hole'), 8 * 1024 * 1024);
+  const give = (name: Buffer | string, attribute: string, value: Buffer | string) =>
+    calls?.setAttribute(
+      Buffer.concat([Buffer.from(`${root}/`), Buffer.from(name)]),
+      Buffer.from(attribute),
+      Buffer.from(value),
+    );
+  for (const name of [
+    'a/one.txt',
+    'a/large',
+    'a/none',
+    'a/b/small-7',
+    'sparse',
+    'a/b',
+    Buffer.from('66fffe80', 'hex'),
+  ]) {
+    give(name, 'user.origin', 'import');
+    give(name, 'user.empty', '');
+    give(name, 'system.posix_acl_access', acl);
+  }
+  give('a', 'system.posix_acl_default', acl);
+  give('', 'user.root', 'of the root');
+  if (isRoot) {
+    give('a/b/soft', 'trusted.link', 'own');
+    give('a/b/small-8', 'security.capability', Buffer.from('0100000200200000000000000000000000000000', 'hex'));
+  }
   return root;
 }
+
+/** `user::rw-, user:1000:r--, group::r--, mask::r--, other::---` as Linux keeps it. */
+const acl = Buffer.from(
+  '0200000001000600ffffffff02000400e803000004000400ffffffff10000400ffffffff20000000ffffffff',
+  'hex',
+);
 
 describe('a directory', () => {
   let world: Awaited<ReturnType<typeof backupWorld>>;
@@ -99,7 +136,8 @@ describe('a directory', () => {
   test('comes back from each vault alone, byte for byte, with every attribute', async () => {
     chmodSync(path.join(root, 'a/one.txt'), 0o4755);
     chmodSync(path.join(root, 'a/b/empty'), 0o500);
-    utimesSync(path.join(root, 'a/none'), 1_000_000_000.123456, 1_000_000_000.123456);
+    calls?.setTimes(Buffer.from(path.join(root, 'a/none')), 1_000_000_000_123_456_789n);
+    calls?.setTimes(Buffer.from(path.join(root, 'a/b/soft')), 1_000_000_000_987_654_321n);
     const before = snapshot(root);
     const taken = await takeDirectoryBackup(world.context, source(root));
     expect(taken.lost).toEqual([]);

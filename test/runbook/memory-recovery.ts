@@ -170,7 +170,7 @@ export class MemoryRecovery {
         mortal.point(`in the middle of ${what}`);
         this.#places.set(place.path, { state: 'complete', runId: place.runId, timeline: 1 });
         end(what);
-        return { bytes: 10, entries: 2 };
+        return { bytes: 10, entries: 2, warnings: [] };
       },
       discardDirectory: async (place) => {
         begin(`discard ${place.name}`);

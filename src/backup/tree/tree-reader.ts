@@ -1,0 +1,124 @@
+import { Worker } from 'node:worker_threads';
+import { DrError } from '../../base/errors.ts';
+import type { EntryFacts, ListResult, ReadResult, TreeAnswer, TreeJob, TreeResult } from './tree-jobs.ts';
+
+/** Threads that wait for a slow disk or a file server at once. A fast one needs a single thread. */
+const MAX_THREADS = 4;
+/** A job that calls for another thread: it waited so long, and so many times longer than it worked. */
+const SLOW_JOB_MS = 20;
+const SLOW_RATIO = 4;
+const READ_BUFFER_BYTES = 2 * 1024 * 1024;
+
+interface Pending {
+  readonly job: TreeJob;
+  readonly transfer: ArrayBuffer[];
+  readonly resolve: (result: TreeResult) => void;
+  readonly reject: (error: unknown) => void;
+}
+
+interface Member {
+  readonly worker: Worker;
+  readonly pending: Map<number, Pending>;
+}
+
+/**
+ * Threads that list, look at and read a directory tree. One suffices where the content lies in memory or on a fast disk; while jobs are
+ * seen to wait, more are started.
+ */
+export class TreeReader {
+  readonly #members: Member[] = [];
+  readonly #queue: Pending[] = [];
+  readonly #spareBuffers: ArrayBuffer[] = [];
+  #nextId = 1;
+  #wanted = 1;
+  #broken: unknown;
+
+  /** Bytes that the files of one `read` may have together. */
+  static readonly readBytes = READ_BUFFER_BYTES;
+
+  async list(directory: Buffer): Promise<ListResult> {
+    return (await this.#submit({ kind: 'list', directory })) as ListResult;
+  }
+
+  /** `names`: joined by zero bytes. */
+  async look(directory: Buffer, names: Uint8Array): Promise<EntryFacts> {
+    return (await this.#submit({ kind: 'look', directory, names })) as EntryFacts;
+  }
+
+  /** Give the buffer back with `release` when what is in it has been used. */
+  async read(directory: Buffer, names: Uint8Array): Promise<ReadResult> {
+    const buffer = this.#spareBuffers.pop() ?? new ArrayBuffer(READ_BUFFER_BYTES);
+    return (await this.#submit({ kind: 'read', directory, names, buffer }, [buffer])) as ReadResult;
+  }
+
+  release({ buffer }: ReadResult): void {
+    this.#spareBuffers.push(buffer);
+  }
+
+  /** Ends the threads; what they had not answered is rejected. */
+  async close(): Promise<void> {
+    this.#fail(new DrError('interrupted', 'the work was stopped'));
+    await Promise.all(this.#members.map(({ worker }) => worker.terminate()));
+  }
+
+  #submit(job: TreeJob, transfer: ArrayBuffer[] = []): Promise<TreeResult> {
+    if (this.#broken !== undefined) return Promise.reject(this.#broken);
+    return new Promise((resolve, reject) => {
+      this.#queue.push({ job, transfer, resolve, reject });
+      this.#dispatch();
+    });
+  }
+
+  #dispatch(): void {
+    while (this.#queue.length > 0) {
+      const member = this.#freest();
+      const work = member && this.#queue.shift();
+      if (!member || !work) return;
+      const id = this.#nextId++;
+      member.pending.set(id, work);
+      member.worker.postMessage({ id, job: work.job }, work.transfer);
+    }
+  }
+
+  /** One job each, and a second one that waits beside it, so that no thread idles between jobs. */
+  #freest(): Member | undefined {
+    const idle = this.#members.find(({ pending }) => pending.size === 0);
+    if (idle) return idle;
+    if (this.#members.length < this.#wanted) return this.#start();
+    return this.#members.find(({ pending }) => pending.size === 1);
+  }
+
+  #start(): Member {
+    const file = import.meta.url.endsWith('.ts') ? './tree-worker.ts' : './tree-worker.js';
+    const resourceLimits = { maxYoungGenerationSizeMb: 8, maxOldGenerationSizeMb: 256 };
+    const worker = new Worker(new URL(file, import.meta.url), { resourceLimits });
+    const member: Member = { worker, pending: new Map() };
+    worker.on('message', (answer: TreeAnswer) => this.#take(member, answer));
+    worker.on('error', (error) => this.#fail(error));
+    worker.on('exit', () => this.#fail(new DrError('internal', 'a thread that reads files ended unexpectedly')));
+    this.#members.push(member);
+    return member;
+  }
+
+  #take(member: Member, { id, result, failure, tookMs, cpuMs }: TreeAnswer): void {
+    const work = member.pending.get(id);
+    member.pending.delete(id);
+    const waitedMs = tookMs - cpuMs;
+    if (waitedMs > SLOW_JOB_MS && waitedMs > cpuMs * SLOW_RATIO && this.#queue.length > 0) {
+      this.#wanted = Math.min(MAX_THREADS, this.#members.length + 1);
+    }
+    if (result) work?.resolve(result);
+    else work?.reject(Object.assign(new Error(failure?.message), { code: failure?.code }));
+    this.#dispatch();
+  }
+
+  #fail(error: unknown): void {
+    this.#broken ??= error;
+    const waiting = this.#queue.splice(0);
+    for (const { pending } of this.#members) {
+      waiting.push(...pending.values());
+      pending.clear();
+    }
+    for (const { reject } of waiting) reject(this.#broken);
+  }
+}
