@@ -177,22 +177,16 @@ async function ask(port: number, sql: string): Promise<Record<string, unknown>[]
 /** The site is active, and its database is protected there: a base backup of its lineage and the archive behind it. */
 async function protectedAt(site: 'east' | 'west'): Promise<void> {
   await until(async () => {
-    const { stdout } = await finished(site, 'status', '--json');
-    const status = stdout === '' ? undefined : JSON.parse(stdout).result;
-    const orders = status?.resources?.find(({ name }: { name: string }) => name === 'orders');
     const beat = await heartbeat(site);
-    return orders !== undefined && beat?.site === site && beat?.connected === true && (await backedUpAt(site));
+    return beat?.site === site && beat.connected && (await backedUpAt(site));
   });
 }
 
 async function backedUpAt(site: string): Promise<boolean> {
   const { stdout } = await finished(site, 'backups', 'orders', '--json');
-  const backups: Array<{ site?: string; manifest?: { site: string } }> =
-    stdout === '' ? [] : JSON.parse(stdout).result.backups;
-  return (
-    (backups.at(-1)?.site ?? backups.at(-1)?.manifest?.site) === site ||
-    JSON.stringify(backups.at(-1)).includes(`"${site}"`)
-  );
+  // Nothing but an error while there is no backup yet.
+  const { result } = JSON.parse(stdout || '{}') as { result?: { backups: Array<{ site?: string }> } };
+  return result?.backups.at(-1)?.site === site;
 }
 
 async function heartbeat(site: 'east' | 'west'): Promise<{ site: string; connected: boolean } | undefined> {
@@ -215,6 +209,7 @@ function environment(site: string): NodeJS.ProcessEnv {
   return {
     ...process.env,
     DR_CONFIG: join(root, 'dr.yaml'),
+    DR_SITE: site,
     DR_IDENTITY_FILE: join(root, 'identity.txt'),
     DR_SCRATCH: join(root, `scratch-${site}`),
     AWS_ACCESS_KEY_ID: 'test',
@@ -222,8 +217,20 @@ function environment(site: string): NodeJS.ProcessEnv {
   };
 }
 
+/** Waits for something that the daemons do; says what they said when it does not come. */
 async function until(condition: () => Promise<boolean>): Promise<void> {
-  while (!(await condition())) await new Promise((resolve) => setTimeout(resolve, 50));
+  const deadline = performance.now() + 60_000;
+  while (!(await condition())) {
+    if (performance.now() > deadline) {
+      const said: string[] = [];
+      for (const [site, daemon] of Object.entries(daemons)) {
+        await daemon.kill9();
+        said.push(`daemon ${site}: ${(await daemon.ended).stderr.slice(-4000)}`);
+      }
+      throw new Error(`it did not come in a minute: ${condition}\n${said.join('\n')}`);
+    }
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
 }
 
 async function freePort(): Promise<number> {
