@@ -75,6 +75,11 @@ export type VaultOptions =
   /** The vault that begins anew. */
   | { readonly action: 'enrol'; readonly name: string };
 
+export type KeysOptions =
+  | { readonly action: 'list' }
+  /** `removeOld`: the generations before go too. */
+  | { readonly action: 'rotate'; readonly removeOld: boolean };
+
 export type HoldOptions =
   | { readonly action: 'set'; readonly reason: string }
   /** Without id: all that stand. */

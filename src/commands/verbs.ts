@@ -6,6 +6,7 @@ import {
   type DoctorOptions,
   type HoldOptions,
   type InitOptions,
+  type KeysOptions,
   parseAt,
   type RestoreOptions,
   type RetentionOptions,
@@ -16,7 +17,7 @@ import {
 } from './options.ts';
 import { runVerbs } from './run-verbs.ts';
 import { atFlag, storage, type Verb, vaultFlag, verb } from './verb.ts';
-import { readVault, type Written, word, words } from './written.ts';
+import { readKeys, readVault, type Written, word, words } from './written.ts';
 
 /** Every verb of dr, in the order of `dr --help`. */
 export const verbs: readonly Verb[] = [
@@ -188,6 +189,22 @@ export const verbs: readonly Verb[] = [
     failures: ['lease-held', 'not-found', 'corrupt', 'unreachable', 'denied', 'refused', 'local'],
     read: readVault,
     load: () => import('./vault.ts'),
+  }),
+  verb<KeysOptions>({
+    name: 'keys',
+    summary: 'show who can open the backups, and change it for those that exist',
+    description:
+      'list: recipients, how many data keys each opens, and which no configured recipient opens. rotate: wraps every data key for the recipients (and the KMS key) that the configuration names now, without touching data; needs an identity that opens them now. Killed, it goes on when it is repeated; a vault that is away gets the new wraps from the daemon when it is back. With --remove-old the older wraps go as well, where an identity that was given opens the new ones: put the old and the new identity into one file. Whoever had an old identity and a copy of the vault can still read that copy.',
+    arguments: [['<action>', 'list or rotate']],
+    flags: [['--remove-old', 'rotate: remove the wraps for former recipients, too (not while a hold stands)']],
+    examples: [
+      'dr keys list',
+      'dr keys rotate --identity /secure/identities.txt',
+      'dr keys rotate --remove-old --identity /secure/identities.txt',
+    ],
+    failures: ['lease-held', ...storage, 'conflict', 'refused'],
+    read: readKeys,
+    load: () => import('./keys.ts'),
   }),
   ...runVerbs,
   verb<DaemonOptions>({

@@ -1,5 +1,5 @@
 import { DrError } from '../base/errors.ts';
-import { type FailoverOptions, parseAt, type RunsOptions, type VaultOptions } from './options.ts';
+import { type FailoverOptions, type KeysOptions, parseAt, type RunsOptions, type VaultOptions } from './options.ts';
 
 /** What stands on the command line after the verb, as the parser of arguments gives it. */
 export interface Written {
@@ -95,6 +95,21 @@ export function readVault({ arguments: given, flags }: Written): VaultOptions {
         next: 'Say list, check, repair or enrol.',
       });
   }
+}
+
+/** Throws `usage` for an unknown action. */
+export function readKeys({ arguments: given, flags }: Written): KeysOptions {
+  const action = word(given[0]);
+  const removeOld = flags['removeOld'] === true;
+  if (action === 'rotate') return { action, removeOld };
+  if (action === 'list' && !removeOld) return { action };
+  throw new DrError(
+    'usage',
+    action === 'list' ? 'dr keys list removes nothing' : `dr keys ${String(action)} is not known`,
+    {
+      next: 'Write: dr keys list, or dr keys rotate [--remove-old].',
+    },
+  );
 }
 
 /** `5%`, `0.5 %`; everything when absent. */

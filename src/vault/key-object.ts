@@ -11,7 +11,7 @@ export type KeyPolicy =
       /** Empty only beside `kms`. */
       readonly recipients: readonly string[];
       readonly kms?: KmsKey | undefined;
-      /** Is told when KMS does not answer and a key is wrapped for the age recipients alone. */
+      /** Is told when KMS does not answer and a key is wrapped for the age recipients alone; without it that is an error. */
       readonly log?: Log | undefined;
     };
 
@@ -69,8 +69,8 @@ export async function wrapKey(
     try {
       byKms = { key: kms.key, regions: kms.regions, wrapped: await kmsEncrypt(kms, secret, facts.id) };
     } catch (error) {
-      if (wrapped === undefined || !(error instanceof DrError)) throw error;
-      policy.log?.warn(
+      if (wrapped === undefined || !policy.log || !(error instanceof DrError)) throw error;
+      policy.log.warn(
         { key: kms.key, error },
         'KMS did not wrap a data key: it is wrapped for the age recipients alone',
       );

@@ -1,4 +1,5 @@
 import { DrError } from '../../base/errors.ts';
+import { generationOf } from '../../vault/copy-key.ts';
 import { layout } from '../../vault/layout.ts';
 import { decodeRecord } from '../../vault/record.ts';
 import type { ObjectStore } from '../../vault/store.ts';
@@ -24,6 +25,11 @@ export async function compareVaults(
 ): Promise<void> {
   await compareBackups(context, own.survey, own.policies);
   const { there, needed } = own.keys;
+  const newest = new Map<string, number>();
+  for (const key of there) {
+    const id = key.split('/')[1] ?? '';
+    newest.set(id, Math.max(newest.get(id) ?? 0, generationOf(key) ?? 0));
+  }
   for (const other of context.others) {
     await compare(context, other, async () => {
       for (const folder of recordFolders) {
@@ -32,10 +38,12 @@ export async function compareVaults(
           await lacking(context, 'record', key, modifiedMs, other.name, [touchedBy(key)]);
         }
       }
-      // A newer generation is how the recipients of a key change: without it the old ones only can open it here.
+      // A newer generation is how the recipients of a key change: without it the old ones only can open it here. An older one is of no
+      // use any more, and may have been removed here on purpose.
       for await (const { key, modifiedMs } of other.list('keys/', { signal: context.signal })) {
-        const id = /^keys\/([0-9a-f]{32})\/\d{6,}\.json$/.exec(key)?.[1];
-        if (id === undefined || there.has(key) || !needed.has(id)) continue;
+        const id = key.split('/')[1] ?? '';
+        const generation = generationOf(key);
+        if (generation === undefined || generation <= (newest.get(id) ?? 0) || !needed.has(id)) continue;
         await lacking(context, 'key', key, modifiedMs, other.name, [`who can open what data key ${id} seals`]);
       }
     });

@@ -1,7 +1,7 @@
 import { forEachLimit } from '../../base/concurrency.ts';
 import { DrError, isAbort } from '../../base/errors.ts';
+import { copyDataKey } from '../../vault/copy-key.ts';
 import { layout } from '../../vault/layout.ts';
-import { decodeRecord } from '../../vault/record.ts';
 import { sha256 } from '../../vault/seal.ts';
 import type { ObjectStore } from '../../vault/store.ts';
 import { decodeManifest, type Manifest } from '../manifest.ts';
@@ -69,23 +69,14 @@ async function copyContent(copy: BackupCopy, content: Content): Promise<void> {
   copy.onBytes(content.size);
 }
 
-/** Copies a wrapped data key with all its generations. */
-async function copyKey(copy: BackupCopy, keyId: string): Promise<void> {
-  const { target, there, signal } = copy;
-  const prefix = layout.key(keyId).replace(/[^/]*$/, '');
+/** The newest generation of a wrapped data key: without it what is sealed with it is of no use. */
+async function copyKey({ sources, target, there, signal }: BackupCopy, keyId: string): Promise<void> {
+  const prefix = layout.keyGenerations(keyId);
   if (there.has(prefix)) return;
-  const objects = await fromAny(copy, prefix, async (source) => {
-    const found: Array<{ key: string; bytes: Buffer }> = [];
-    for await (const { key } of source.list(prefix, { signal })) {
-      const bytes = await source.read(key, undefined, { signal });
-      decodeRecord(bytes, 'the wrapped data key', `${source.location}/${key}`);
-      found.push({ key, bytes });
-    }
-    if (found.length > 0) return found;
-    throw new DrError('corrupt', `the data key ${keyId} is missing`, { where: `${source.location}/${prefix}` });
-  });
-  for (const { key, bytes } of objects) {
-    if ((await target.create(key, bytes, { signal })) === 'exists') await requireSame(target, key, bytes, signal);
+  const { how, ...rest } = await copyDataKey(sources, target, keyId, signal);
+  if (how === 'missing') {
+    if ('cause' in rest && rest.cause instanceof DrError) throw rest.cause;
+    throw new DrError('corrupt', `no other vault has the data key ${keyId}`, { where: prefix });
   }
   there.add(prefix);
 }

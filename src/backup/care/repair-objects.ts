@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
-import { DrError, isAbort } from '../../base/errors.ts';
+import { DrError } from '../../base/errors.ts';
+import { copyDataKey } from '../../vault/copy-key.ts';
 import { readKeyFacts } from '../../vault/keys.ts';
 import { layout } from '../../vault/layout.ts';
 import { currentHolder } from '../../vault/lease-holder.ts';
@@ -8,7 +9,7 @@ import { sha256 } from '../../vault/seal.ts';
 import { decodeManifest } from '../manifest.ts';
 import type { VaultProblem } from './check-vault-findings.ts';
 import { requireRecord } from './check-vault-records.ts';
-import { type Mended, type Mending, noCopy, type Require, replace } from './repair-replace.ts';
+import { isGood, type Mended, type Mending, noCopy, type Require, replace } from './repair-replace.ts';
 import { mendWal } from './repair-wal-object.ts';
 
 /** A holder renews its lease every few seconds: a generation that nobody has followed for this long is of nobody who works. */
@@ -27,7 +28,7 @@ export async function mendObject(mending: Mending, problem: VaultProblem): Promi
     case 'manifest':
       return await replace(mending, key, (bytes, where) => requireManifest(key, bytes, where));
     case 'key':
-      return state === 'missing' ? await copyKey(mending, key) : await replace(mending, key, requireKey(key));
+      return state === 'missing' ? await copyKey(mending, key) : await mendKey(mending, key);
     case 'record':
       return await replace(mending, key, (bytes, where) => {
         if (requireRecord(key, bytes, where) === undefined) throw new DrError('corrupt', 'it is no record', { where });
@@ -56,22 +57,27 @@ function requireKey(key: string): Require {
   return (bytes, where) => void readKeyFacts(bytes, id, where);
 }
 
-/** Copies a data key with all its generations from the first vault that has it whole. */
-async function copyKey(mending: Mending, key: string): Promise<Mended> {
-  const { sources, signal } = mending;
-  const folder = key.replace(/[^/]*$/, '');
-  const all = new Set<string>();
-  for (const source of sources) {
-    try {
-      for await (const found of source.list(folder, { signal })) all.add(found.key);
-    } catch (error) {
-      if (signal?.aborted || isAbort(error) || !(error instanceof DrError)) throw error;
-    }
+/** The newest generation from whichever vault has it whole. */
+async function copyKey({ sources, target, signal }: Mending, key: string): Promise<Mended> {
+  const copied = await copyDataKey(sources, target, key.split('/')[1] ?? '', signal);
+  if (copied.how === 'missing') throw noCopy(key, copied.cause);
+  return copied.how === 'copied' ? copied : { how: 'good already' };
+}
+
+/** A damaged generation is replaced; one that no vault has good any more goes where a newer one that can be read counts instead. */
+async function mendKey(mending: Mending, key: string): Promise<Mended> {
+  const { target, signal } = mending;
+  try {
+    return await replace(mending, key, requireKey(key));
+  } catch (error) {
+    if (!(error instanceof DrError && error.kind === 'corrupt')) throw error;
+    const folder = key.replace(/[^/]*$/, '');
+    let newest = key;
+    for await (const found of target.list(folder, { signal })) newest = found.key;
+    if (newest === key || !(await isGood(target, newest, requireKey(newest), signal))) throw error;
+    await target.delete([key], { signal });
+    return { how: 'removed' };
   }
-  if (all.size === 0) throw noCopy(key);
-  let mended: Mended = { how: 'good already' };
-  for (const generation of [...all].sort()) mended = await replace(mending, generation, requireKey(generation));
-  return mended;
 }
 
 /** Puts a released generation above one that cannot be read, so that the lease can be taken again; its numbers only grow. */

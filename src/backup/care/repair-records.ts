@@ -1,7 +1,6 @@
 import { DrError, isAbort } from '../../base/errors.ts';
 import type { Log } from '../../base/log.ts';
-import { readKeyFacts } from '../../vault/keys.ts';
-import { layout } from '../../vault/layout.ts';
+import { copyDataKey } from '../../vault/copy-key.ts';
 import type { ObjectStore } from '../../vault/store.ts';
 import { recordFolders, requireRecord } from './check-vault-records.ts';
 
@@ -54,18 +53,8 @@ async function copyRecord(source: ObjectStore, to: ObjectStore, key: string, sig
   const bytes = await source.read(key, undefined, { signal });
   const record = requireRecord(key, bytes, where);
   if (!record) return false;
-  if (typeof record.keyId === 'string') await copyKeys(source, to, record.keyId, signal);
+  if (typeof record.keyId === 'string') await copyDataKey([source], to, record.keyId, signal);
   return (await to.create(key, bytes, { signal })) === 'created';
-}
-
-/** All generations of a data key. */
-export async function copyKeys(source: ObjectStore, to: ObjectStore, id: string, signal?: AbortSignal): Promise<void> {
-  const folder = layout.key(id).replace(/[^/]*$/, '');
-  for await (const { key } of source.list(folder, { signal })) {
-    const bytes = await source.read(key, undefined, { signal });
-    readKeyFacts(bytes, id, `${source.location}/${key}`);
-    await to.create(key, bytes, { signal });
-  }
 }
 
 /** The report of a run lies in the vault of the run and is made anew from its journal. */

@@ -1,4 +1,5 @@
 import { DrError, isAbort } from '../../base/errors.ts';
+import { copyDataKey } from '../../vault/copy-key.ts';
 import { layout } from '../../vault/layout.ts';
 import type { ObjectStore } from '../../vault/store.ts';
 import { createWal, lineageConflict } from '../wal/create.ts';
@@ -91,15 +92,6 @@ function covers(found: readonly GoodWal[], name: WalName): boolean {
 /** WAL of another session has another data key, which has to be there first. */
 async function copyKeyOf({ sources, target, signal }: Mending, { keyId }: WalHeader): Promise<void> {
   if (keyId === undefined) return;
-  const folder = layout.key(keyId).replace(/[^/]*$/, '');
-  for await (const _ of target.list(folder, { signal })) return;
-  for (const source of sources) {
-    let copied = 0;
-    for await (const { key } of source.list(folder, { signal })) {
-      await target.create(key, await source.read(key, undefined, { signal }), { signal });
-      copied++;
-    }
-    if (copied > 0) return;
-  }
-  throw noCopy(folder);
+  const copied = await copyDataKey(sources, target, keyId, signal);
+  if (copied.how === 'missing') throw noCopy(layout.keyGenerations(keyId), copied.cause);
 }

@@ -5,6 +5,7 @@ import type { OnProgress } from '../../base/progress.ts';
 import { layout } from '../../vault/layout.ts';
 import { acquireLease } from '../../vault/lease.ts';
 import type { ObjectStore } from '../../vault/store.ts';
+import { copyNewerKeys } from '../keys/copy-newer.ts';
 import { RETENTION_LEASE } from '../retention/collect-check.ts';
 import { everyBackup, type SurveyedBackup, unionOf, type VaultSurvey } from '../retention/collect-survey.ts';
 import { type BackupFacts, decideRetention, type RetentionPolicy } from '../retention/retention.ts';
@@ -62,6 +63,7 @@ export async function copyMissing(options: RepairOptions): Promise<RepairResult>
     const { surveys, unread } = await readSources(from, target, signal);
     const sources = surveys.map(({ store }) => store);
     const records = await copyRecords({ from: sources, to, nowMs: clock.now(), log, signal });
+    await copyNewerKeys({ from: sources, to, log, signal });
     const missing = findMissing(surveys, target, options.policies, clock.now());
     const copied: Array<{ resource: string; id: string; bytes: number }> = [];
     const failed: Array<{ resource: string; id: string; error: unknown }> = damagedEverywhere(surveys, target);

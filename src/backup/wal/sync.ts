@@ -2,6 +2,7 @@ import { forEachLimit } from '../../base/concurrency.ts';
 import { DrError } from '../../base/errors.ts';
 import type { Log } from '../../base/log.ts';
 import { type Lsn, segmentName } from '../../postgres/lsn.ts';
+import { copyDataKey } from '../../vault/copy-key.ts';
 import { layout } from '../../vault/layout.ts';
 import type { ObjectStore } from '../../vault/store.ts';
 import { createWal } from './create.ts';
@@ -65,7 +66,8 @@ export async function syncWal(options: WalSyncOptions): Promise<WalSyncResult> {
       if (!bytes) return;
       const { header } = splitWalObject(bytes, key, source.location);
       if (header.keyId !== undefined && !keysThere.has(header.keyId)) {
-        await copyKey(source, target, header.keyId, signal);
+        // Before anything that is sealed with it. Where no vault has it, the check says so.
+        await copyDataKey([source], target, header.keyId, signal);
         keysThere.add(header.keyId);
       }
       if ((await createWal(target, { key, header, body: bytes }, signal)) === 'created') {
@@ -100,21 +102,6 @@ async function readVerified(source: ObjectStore, key: string, signal?: AbortSign
     );
   }
   return bytes;
-}
-
-/** Copies a wrapped data key with all its generations, before anything sealed with it. */
-async function copyKey(source: ObjectStore, target: ObjectStore, id: string, signal?: AbortSignal): Promise<void> {
-  const prefix = layout.key(id).replace(/[^/]*$/, '');
-  for await (const { key } of source.list(prefix, { signal })) {
-    const bytes = await source.read(key, undefined, { signal });
-    if ((await target.create(key, bytes, { signal })) === 'created') continue;
-    if (!(await target.read(key, undefined, { signal })).equals(bytes)) {
-      throw new DrError('conflict', 'two vaults hold different data keys under one name', {
-        where: `${target.location}/${key}`,
-        next: `Compare it with the one of vault ${source.name}: one of them was tampered with or damaged.`,
-      });
-    }
-  }
 }
 
 /** All objects of one segment, or one history. */
