@@ -1,4 +1,5 @@
-import { lstat, readdir } from 'node:fs/promises';
+import type { Dir } from 'node:fs';
+import { lstat, opendir, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isListed, orUndefined } from './file-root.ts';
 import type { ListOptions, ObjectInfo } from './store.ts';
@@ -45,19 +46,18 @@ async function* walk(
   const keys: string[] = [];
   for (const entry of entries) {
     if (!isListed(entry.name)) continue;
-    if (entry.isFile()) keys.push(folder + entry.name);
     // A directory sorts as its name with the slash: "a.b" < "a/b", although "a" < "a.b".
-    else if (entry.isDirectory()) keys.push(`${folder}${entry.name}/`);
+    const key = entry.isDirectory() ? `${folder}${entry.name}/` : folder + entry.name;
+    if (entry.isFile() ? isWanted(key) : entry.isDirectory() && isOnTheWay(key)) keys.push(key);
   }
   // In the order of code units, which for keys (ASCII) is that of bytes.
   keys.sort();
   let files: string[] = [];
   for (const key of keys) {
     if (!key.endsWith('/')) {
-      if (isWanted(key)) files.push(key);
+      files.push(key);
       continue;
     }
-    if (!isOnTheWay(key)) continue;
     if (files.length > 0) yield files;
     files = [];
     yield* walk(root, key, isWanted, isOnTheWay);
@@ -65,9 +65,15 @@ async function* walk(
   if (files.length > 0) yield files;
 }
 
-/** True when a file lies in a folder, or anywhere below it. */
+/** True when a file lies in a folder, or anywhere below it: the first one that the system names is enough. */
 export async function hasFile(root: string, folder: string): Promise<boolean> {
-  for await (const _ of walkNames(root, folder, {})) return true;
+  const directory: Dir | undefined = await orUndefined(opendir(join(root, folder)));
+  if (!directory) return false;
+  for await (const entry of directory) {
+    if (!isListed(entry.name)) continue;
+    if (entry.isFile()) return true;
+    if (entry.isDirectory() && (await hasFile(root, `${folder}${entry.name}/`))) return true;
+  }
   return false;
 }
 
