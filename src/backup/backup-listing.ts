@@ -2,7 +2,7 @@ import { forEachLimit } from '../base/concurrency.ts';
 import { DrError, messageOf } from '../base/errors.ts';
 import type { ObjectStore } from '../vault/store.ts';
 import { listBackupIds, listResources, readManifest } from './catalog.ts';
-import type { Note, ResourceKind } from './manifest.ts';
+import { type Note, type ResourceKind, reuseRatio } from './manifest.ts';
 import { newestVerifications } from './verified.ts';
 
 const READS_IN_FLIGHT = 32;
@@ -28,6 +28,11 @@ export interface ListedBackup {
         readonly logicalBytes: number;
         /** Bytes that it added to each vault. */
         readonly storedBytes: number;
+        /** The backup that it was compared with. */
+        readonly previousId: string | undefined;
+        /** Of the logical bytes, what earlier backups had stored; and its share of them, 0 to 1. */
+        readonly reusedBytes: number;
+        readonly reuseRatio: number;
         readonly site: string;
         readonly notes: readonly Note[];
       }
@@ -121,6 +126,9 @@ async function readFacts(
         entries,
         logicalBytes,
         storedBytes,
+        previousId: manifest.previous?.id,
+        reusedBytes: manifest.reusedBytes ?? 0,
+        reuseRatio: reuseRatio(manifest),
         site,
         notes,
       };

@@ -85,6 +85,11 @@ export type Note = z.infer<typeof noteSchema>;
 export type DatabaseFacts = z.infer<typeof databaseSchema>;
 export type ResourceKind = Manifest['kind'];
 
+/** Share of the logical bytes that earlier backups had stored, 0 to 1. */
+export function reuseRatio({ logicalBytes, reusedBytes }: Pick<Manifest, 'logicalBytes' | 'reusedBytes'>): number {
+  return logicalBytes === 0 ? 0 : (reusedBytes ?? 0) / logicalBytes;
+}
+
 export function encodeManifest(manifest: Manifest): Buffer {
   return encodeRecord(manifest);
 }

@@ -1,5 +1,6 @@
 import { backupResource } from '../backup/backup-resource.ts';
 import type { BackupContext, TakenBackup } from '../backup/context.ts';
+import { reuseRatio } from '../backup/manifest.ts';
 import { gatherOwnConfiguration, keepOwnConfiguration } from '../backup/own-configuration.ts';
 import { waitForArchive, withPassingArchiver } from '../backup/wal/ensure.ts';
 import { DrError, type ErrorKind, isAbort } from '../base/errors.ts';
@@ -123,6 +124,8 @@ function result(outcomes: readonly Outcome[]): CommandResult {
               lost: taken.lost.map(({ vault, reason }) => ({ vault, reason })),
               logicalBytes: taken.manifest.logicalBytes,
               storedBytes: taken.manifest.storedBytes,
+              reusedBytes: taken.manifest.reusedBytes ?? 0,
+              reuseRatio: reuseRatio(taken.manifest),
               startedAt: taken.manifest.startedAt,
               finishedAt: taken.manifest.finishedAt,
               recoveryPoint: taken.manifest.recoveryPoint,

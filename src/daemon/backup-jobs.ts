@@ -101,11 +101,11 @@ function job(
       signal.throwIfAborted();
       const taken = await take({ ...context, log, signal }, signal);
       if (taken.lost.length > 0) options.onLost(taken.lost.map(({ vault }) => vault));
-      const { id, logicalBytes, storedBytes, notes } = taken.manifest;
+      const { id, logicalBytes, storedBytes, reusedBytes, notes } = taken.manifest;
       const { vaults, unchanged } = taken;
       return unchanged
         ? { backup: id, unchanged }
-        : { backup: id, logicalBytes, storedBytes, vaults, notes: notes.length };
+        : { backup: id, logicalBytes, storedBytes, reusedBytes, vaults, notes: notes.length };
     },
   };
 }

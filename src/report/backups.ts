@@ -45,6 +45,12 @@ function columns(nowMs: number): readonly Column<ListedBackup>[] {
     { title: 'SIZE', value: ({ facts }) => (facts ? formatBytes(facts.logicalBytes) : '?'), align: 'right' },
     { title: 'STORED', value: ({ facts }) => (facts ? formatBytes(facts.storedBytes) : '?'), align: 'right' },
     {
+      title: 'REUSED',
+      value: ({ facts }) =>
+        facts ? (facts.previousId === undefined ? '-' : `${Math.floor(facts.reuseRatio * 100)} %`) : '?',
+      align: 'right',
+    },
+    {
       title: 'VAULTS',
       value: ({ vaults, missing }) => `${vaults.join(', ')}${missing.length > 0 ? ` (not ${missing.join(', ')})` : ''}`,
     },

@@ -175,7 +175,7 @@ describe('a system that works', () => {
     const { areas, bad } = await examine(withIdentity());
     expect(bad).toEqual([]);
     expect(areas['vault east (eu-west-1)']?.map((line) => line.replace(/\(.*\)/, '()'))).toEqual([
-      `ok file://${root}/vault-east answers and is a vault of format 1 ()`,
+      `ok file://${root}/vault-east answers and is a vault of format 2 ()`,
       'ok create-only writes are honoured, one after the other and at once',
       'ok objects can be listed',
       'ok objects can be read, whole and in part',
