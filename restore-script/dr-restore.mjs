@@ -3,14 +3,20 @@
 // It needs Node 24 or newer and nothing else: no package, no network, no configuration.
 const usage = `Usage:
   node dr-restore.mjs VAULT list
-  node dr-restore.mjs VAULT restore RESOURCE TARGET [--backup ID] [--identity FILE | --data-keys DIR]
+  node dr-restore.mjs VAULT restore RESOURCE TARGET [--backup ID] [--identity FILE | --data-keys DIR | --data-key FILE]
 
   VAULT            directory of the vault; from a bucket: aws s3 sync s3://BUCKET/PREFIX VAULT
   RESOURCE         a name that "list" shows; its newest backup is taken, or the one of --backup
   TARGET           directory that is new or empty
   --identity FILE  age identity (AGE-SECRET-KEY-1…) of an encrypted vault, as age-keygen writes it
-  --data-keys DIR  instead of that: data keys decrypted with the program age, one file a key, named by its id:
+  --data-keys DIR  instead of that: data keys that another program has opened, one file a key, named by its id; the 32 bytes or their
+                   base64. With age, of the highest generation (000001.json, 000002.json, …):
                    jq -r .wrapped VAULT/keys/ID/000001.json | base64 -d | age -d -i IDENTITY > DIR/ID
+                   A key that AWS KMS has wrapped (restore without --data-keys shows the command with its values):
+                   jq -r .kms.wrapped VAULT/keys/ID/000001.json | base64 -d > wrapped
+                   aws kms decrypt --region REGION --key-id ARN --encryption-context dr-data-key=ID \\
+                     --ciphertext-blob fileb://wrapped --query Plaintext --output text > DIR/ID
+  --data-key FILE  the same for a backup that has a single data key
 
 Every byte is checked against its digest; a restore that could not be finished keeps the file .dr-restore-incomplete. Of a database it
 restores the base backup, and the archived WAL into pg_wal: start PostgreSQL of the same major version on it, and it replays it all.`;
@@ -181,34 +187,67 @@ function openAge(file, identities, where) {
 }
 
 const dataKeys = new Map();
+let openedElsewhere = false;
 
 function dataKey(id, options) {
   if (id === undefined) return undefined;
   const known = dataKeys.get(id);
   if (known) return known;
-  const secret =
-    options.dataKeys === undefined ? unwrapDataKey(id, options) : fs.readFileSync(path.join(options.dataKeys, id));
-  if (secret.length !== 32)
-    throw new Problem(`the data key has ${secret.length} bytes instead of 32`, id, 'See --data-keys in the usage.');
+  const given = options.dataKey ?? (options.dataKeys && path.join(options.dataKeys, id));
+  const secret = given === undefined ? unwrapDataKey(id, options) : readDataKey(given);
+  if (options.dataKey !== undefined && dataKeys.size > 0)
+    throw new Problem('this backup has several data keys', id, 'Put them into a directory: --data-keys DIR.');
   dataKeys.set(id, secret);
   return secret;
 }
 
+/** The 32 bytes, or their base64, which is what `aws kms decrypt --output text` writes. */
+function readDataKey(file) {
+  const bytes = fs.readFileSync(file);
+  const secret = bytes.length === 32 ? bytes : Buffer.from(bytes.toString('latin1').trim(), 'base64');
+  if (secret.length === 32) return secret;
+  throw new Problem(`the data key has ${bytes.length} bytes instead of 32`, file, 'See --data-keys in the usage.');
+}
+
+/** The highest generation that can be read and opened counts. */
 function unwrapDataKey(id, options) {
-  const newest = names(`keys/${id}`).at(-1);
-  const where = place(`keys/${id}/${newest ?? ''}`);
-  if (newest === undefined) throw damaged('a data key is missing', where);
-  const record = parseRecord(fs.readFileSync(where), 'the wrapped data key', where);
-  if (options.identity === undefined)
-    throw new Problem('this backup is encrypted', where, 'Give the age identity with --identity FILE.');
-  const secret = openAge(Buffer.from(record.wrapped, 'base64'), readIdentities(options.identity), where);
+  let problem = damaged('a data key is missing', place(`keys/${id}/`));
+  let first = true;
+  for (const name of names(`keys/${id}`).reverse()) {
+    const where = place(`keys/${id}/${name}`);
+    try {
+      return unwrapGeneration(parseRecord(fs.readFileSync(where), 'the wrapped data key', where), options, where);
+    } catch (error) {
+      if (!(error instanceof Problem)) throw error;
+      if (first) problem = error;
+      first = false;
+    }
+  }
+  throw problem;
+}
+
+function unwrapGeneration({ id, recipients, wrapped, kms }, options, where) {
+  const byKms = kms && kmsAdvice(id, kms, where);
+  if (options.identity === undefined || wrapped === undefined) {
+    const advice = wrapped && 'Give the age identity with --identity FILE.';
+    throw new Problem('this backup is encrypted', where, [advice, byKms].filter(Boolean).join('\n         Or: '));
+  }
+  const secret = openAge(Buffer.from(wrapped, 'base64'), readIdentities(options.identity), where);
   if (secret) return secret;
+  const advice = `Use the identity of one of these recipients: ${recipients.join(', ')}`;
   throw new Problem(
     'the identity does not open this backup',
     where,
-    `Use the identity of one of these recipients: ${record.recipients.join(', ')}`,
+    [advice, byKms].filter(Boolean).join('\n         Or: '),
   );
 }
+
+/** How AWS KMS opens it; needs credentials with kms:Decrypt. */
+const kmsAdvice = (id, { key, regions, wrapped }, where) => `open it with AWS KMS (in ${regions.join(' or ')}):
+         jq -r .kms.wrapped '${where}' | base64 -d > wrapped   # ${Buffer.from(wrapped, 'base64').length} bytes
+         aws kms decrypt --region ${regions[0]} --key-id ${key} --encryption-context dr-data-key=${id} \\
+           --ciphertext-blob fileb://wrapped --query Plaintext --output text > DIR/${id}
+         and restore with --data-keys DIR`;
 
 // ---- frames, parts and the index ------------------------------------------------------------------------------------------------
 
@@ -225,7 +264,8 @@ function openFrame(frame, counter, context, secret, where) {
     try {
       content = Buffer.concat([cipher.update(payload), cipher.final()]);
     } catch {
-      throw damaged('a frame fails its authentication', where);
+      const given = openedElsewhere ? ', or its data key is not the one that was given' : '';
+      throw damaged(`a frame fails its authentication${given}`, where);
     }
   } else if (!sha256(context, header, payload).subarray(0, 16).equals(tag))
     throw damaged('a frame fails its checksum', where);
@@ -581,10 +621,17 @@ function main(args) {
   const options = {};
   const rest = [];
   for (let i = 0; i < args.length; i++) {
-    const name = { '--backup': 'backup', '--identity': 'identity', '--data-keys': 'dataKeys' }[args[i]];
+    const flags = {
+      '--backup': 'backup',
+      '--identity': 'identity',
+      '--data-keys': 'dataKeys',
+      '--data-key': 'dataKey',
+    };
+    const name = flags[args[i]];
     if (name !== undefined) options[name] = args[++i];
     else rest.push(args[i]);
   }
+  openedElsewhere = (options.dataKeys ?? options.dataKey) !== undefined;
   const [from, verb, ...words] = rest;
   if (!(verb === 'list' && words.length === 0) && !(verb === 'restore' && words.length === 2)) {
     console.error(usage);

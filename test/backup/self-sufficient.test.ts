@@ -1,4 +1,4 @@
-import { execFileSync, spawnSync } from 'node:child_process';
+import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import {
   chmodSync,
@@ -26,46 +26,15 @@ import { takeDirectoryBackup } from '../../src/backup/take-directory.ts';
 import { walCoverage } from '../../src/backup/wal/coverage.ts';
 import { withPassingArchiver } from '../../src/backup/wal/ensure.ts';
 import { parseLsn } from '../../src/postgres/lsn.ts';
-import { vaultDocuments } from '../../src/vault/documents.ts';
-import { enrolVault } from '../../src/vault/enrol.ts';
 import { FileStore } from '../../src/vault/file-store.ts';
 import { KeyRing } from '../../src/vault/keys.ts';
 import { serverUser } from '../harness/npm-postgres.ts';
 import { startPostgres } from '../harness/postgres.ts';
 import { tempDir } from '../harness/temp.ts';
 import { backupWorld } from './fixture.ts';
+import { fileVault, identityFile, restoreScript, rootOf } from './restore-script.ts';
 
 // The script is taken from the vault, and runs far from this checkout: nothing of dr is there to help it.
-
-interface Ended {
-  readonly code: number | null;
-  readonly stdout: string;
-  readonly stderr: string;
-}
-
-function restoreScript(vault: string, ...args: string[]): Ended {
-  const script = path.join(vault, 'dr-restore.mjs');
-  const { status, stdout, stderr } = spawnSync(process.execPath, [script, vault, ...args], {
-    cwd: '/',
-    env: {},
-    encoding: 'utf8',
-  });
-  return { code: status, stdout, stderr };
-}
-
-async function fileVault(): Promise<FileStore> {
-  const store = new FileStore({ name: 'west', region: 'r', root: path.join(await tempDir('vault'), 'vault') });
-  await enrolVault(store, { documents: await vaultDocuments() });
-  return store;
-}
-
-const rootOf = (store: FileStore) => fileURLToPath(store.location);
-
-async function identityFile(identity: string): Promise<string> {
-  const file = path.join(await tempDir('identity'), 'identity.txt');
-  writeFileSync(file, `# created: today\n${identity}\n`, { mode: 0o600 });
-  return file;
-}
 
 async function strangeTree(): Promise<string> {
   const root = path.join(await tempDir('tree'), 'uploads');
