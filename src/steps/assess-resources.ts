@@ -28,7 +28,13 @@ export const assessResources = defineStep({
   effect: 'none',
   runsInPlan: true,
   modes: runModes,
-  params: z.object({ at: recoveryTargetSchema.describe('Which moment to bring back; usually ${{ run.at }}.') }),
+  params: z.object({
+    at: recoveryTargetSchema.describe('Which moment to bring back; usually ${{ run.at }}.'),
+    chosen: z
+      .boolean()
+      .default(false)
+      .describe('True: the latest moment is refused, because it holds the damage that the runbook is for.'),
+  }),
   outputs: resourcesOutputs,
   timeoutMs: 5 * 60_000,
   async plan({ world, run }) {
@@ -40,7 +46,12 @@ export const assessResources = defineStep({
       problems: [],
     };
   },
-  async run(context, { at }) {
+  async run(context, { at, chosen }) {
+    if (chosen && at.kind === 'latest') {
+      throw new DrError('usage', 'this runbook brings back a moment that a person chooses, and none is given', {
+        next: 'Find out when the damage began, and add --at with a time before it: --at "2026-11-23T03:10:00Z".',
+      });
+    }
     const { world, run, signal, clock, note } = context;
     const { databases, directories } = forSite(world.config, run.site);
     const found = await Promise.all(

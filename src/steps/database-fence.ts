@@ -31,6 +31,10 @@ export const databaseFence = defineStep({
       .array(observed)
       .default([])
       .describe('What assess.witnesses saw: the longer ago, the shorter the wait here.'),
+    quiet: z
+      .boolean()
+      .default(false)
+      .describe('True: the living primary was made quiet before (database.quiesce), and must still be so.'),
     nextXid: z
       .string()
       .optional()
@@ -45,13 +49,13 @@ export const databaseFence = defineStep({
     detail: z.string(),
   }),
   timeoutMs: 5 * 60_000,
-  async plan(context) {
+  async plan(context, { quiet = false }) {
     const { run, world, signal } = context;
     const name = memberOf(context);
     const url = databaseUrl(context, name, run.from);
     const probe = await world.probes.database(url, signal);
     const lives = probe.session && probe.inRecovery !== true;
-    if (run.mode !== 'failover') {
+    if (run.mode !== 'failover' || quiet) {
       return {
         target: `old primary of ${name} at ${printableUrl(url)}`,
         present: probe.detail,
@@ -85,7 +89,7 @@ export const databaseFence = defineStep({
       return { proof: 'accepted' as const, detail };
     }
     const url = databaseUrl(context, name, run.from);
-    if (run.mode !== 'failover')
+    if (run.mode !== 'failover' || params.quiet)
       return { proof: 'quiet' as const, detail: await requireQuiet(context, name, url, params.nextXid) };
     const answer = await lookAtServer(context, name, url);
     if (answer !== undefined) return { proof: 'read-only' as const, detail: answer };

@@ -8,7 +8,7 @@ export const databaseQuiesce = defineStep({
   name: 'database.quiesce',
   summary: 'End all writers of the living primary, lock their roles out and make it read-only, until the move is over',
   effect: 'changes',
-  modes: ['switchover', 'failback'],
+  modes: ['failover', 'switchover', 'failback'],
   over: 'databases',
   params: z.object({}),
   outputs: z.object({

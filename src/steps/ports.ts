@@ -158,6 +158,8 @@ export interface RecoveryPort {
   ): Promise<
     ReadonlyArray<{ readonly ok: boolean; readonly what: string; readonly detail: string; readonly ms: number }>
   >;
+  /** The first row that each statement returns from a recovered database, as text. */
+  askDatabase(place: DatabasePlace, sql: readonly string[], signal: AbortSignal): Promise<readonly string[]>;
   /** Makes it the writable primary of a new timeline. Promoting a promoted one is a success. */
   promoteDatabase(place: DatabasePlace, signal: AbortSignal): Promise<{ readonly timeline: number }>;
   /** How far the archive that a point is recovered from reaches now; undefined when it holds no WAL of that system. */
@@ -221,6 +223,14 @@ export interface ProbePort {
    * `proof` only when the server itself says that it is read-only (SQLSTATE 25006).
    */
   refusesWrites(url: string, signal: AbortSignal): Promise<{ readonly proof: boolean; readonly detail: string }>;
+  /** Statements that must return one row whose first column is true or a number other than 0; in a read-only transaction. */
+  asks(
+    url: string,
+    sql: readonly string[],
+    signal: AbortSignal,
+  ): Promise<ReadonlyArray<{ readonly sql: string; readonly ok: boolean; readonly detail: string }>>;
+  /** The first rows that statements return, as text, in a read-only transaction; undefined when nothing answers. */
+  answers(url: string, sql: readonly string[], signal: AbortSignal): Promise<readonly string[] | undefined>;
 }
 
 /** What a planned move did to the old primary. */

@@ -68,7 +68,40 @@ export const networkProbes: ProbePort = {
     if (code === READ_ONLY) return { proof: true, detail: `refused: ${redact(messageOf(result.error))}` };
     return { proof: false, detail: `no answer that proves anything: ${redact(messageOf(result.error))}` };
   },
+
+  async asks(url, sql, signal) {
+    const found: Array<{ sql: string; ok: boolean; detail: string }> = [];
+    for (const statement of sql) {
+      const result = await inSession(url, signal, async (client) => await firstRow(client, statement));
+      // A question that could not be asked says nothing about the data.
+      if ('error' in result) continue;
+      const [value] = result.answer;
+      const ok = value === true || (typeof value !== 'boolean' && Number(value) !== 0 && !Number.isNaN(Number(value)));
+      found.push({ sql: statement, ok, detail: `it answers ${String(value)}` });
+    }
+    return found;
+  },
+
+  async answers(url, sql, signal) {
+    const result = await inSession(url, signal, async (client) => {
+      const answers: string[] = [];
+      for (const statement of sql) answers.push((await firstRow(client, statement)).map(String).join(' '));
+      return answers;
+    });
+    return 'answer' in result ? result.answer : undefined;
+  },
 };
+
+/** The first row of a statement in a transaction that can change nothing; empty when there is none. */
+async function firstRow(client: pg.Client, statement: string): Promise<unknown[]> {
+  await client.query('begin read only');
+  try {
+    const { rows } = await client.query<unknown[]>({ text: statement, rowMode: 'array' });
+    return rows[0] ?? [];
+  } finally {
+    await client.query('rollback').catch(() => {});
+  }
+}
 
 async function inSession<T>(
   url: string,

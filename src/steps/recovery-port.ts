@@ -3,10 +3,11 @@ import { dirname } from 'node:path';
 import { readManifest } from '../backup/catalog.ts';
 import { recoveryBinaries } from '../backup/recover-database.ts';
 import { walCoverage } from '../backup/wal/coverage.ts';
-import { isAbort, messageOf } from '../base/errors.ts';
+import { DrError, isAbort, messageOf } from '../base/errors.ts';
 import { checkCluster } from '../postgres/checks.ts';
 import { formatLsn } from '../postgres/lsn.ts';
 import type { DatabasePlace, Finding, RecoveryPort, ResourcePoint } from './ports.ts';
+import { networkProbes } from './probes.ts';
 import { assessResource, heartbeatsIn } from './recovery-assess.ts';
 import { DatabaseRecoveries, type RecoveryParts } from './recovery-database.ts';
 import { directoryState, discardDirectory, restoreDirectory } from './recovery-directory.ts';
@@ -33,6 +34,16 @@ export function openRecovery(parts: RecoveryParts): RecoveryPort & AsyncDisposab
         mayCreateExtension: false,
         sql,
         signal,
+      });
+    },
+    askDatabase: async (place, sql, signal) => {
+      const cluster = await databases.cluster(place, signal);
+      const url = cluster.urlFor(databaseNameOf(config.databases[place.name]?.url));
+      const answers = await networkProbes.answers(url, sql, signal);
+      if (answers) return answers;
+      throw new DrError('check-failed', `the recovered ${place.name} does not answer the questions of the runbook`, {
+        where: place.directory,
+        next: 'Correct the statements, or look at the log of the recovered server.',
       });
     },
     promoteDatabase: async (place, signal) => await databases.promote(place, signal),

@@ -1,11 +1,13 @@
 import { assessFreshness } from './assess-freshness.ts';
 import { assessResources } from './assess-resources.ts';
+import { assessScope } from './assess-scope.ts';
 import { assessVaults } from './assess-vaults.ts';
 import { assessWitnesses } from './assess-witnesses.ts';
 import { checkHttp } from './check-http.ts';
 import { checkSql } from './check-sql.ts';
 import { commandRun } from './command-run.ts';
 import type { StepKind } from './contract.ts';
+import { databaseCompare } from './database-compare.ts';
 import { databaseCatchUp, databaseDrain } from './database-drain.ts';
 import { databaseFence } from './database-fence.ts';
 import { databaseOpen } from './database-open.ts';
@@ -28,6 +30,7 @@ export const stepRegistry: ReadonlyMap<string, StepKind> = new Map(
     assessVaults,
     assessWitnesses,
     assessResources,
+    assessScope,
     assessFreshness,
     holdSet,
     siteVacate,
@@ -39,6 +42,7 @@ export const stepRegistry: ReadonlyMap<string, StepKind> = new Map(
     databaseDrain,
     databaseCatchUp,
     checkSql,
+    databaseCompare,
     databaseFence,
     databasePromote,
     databaseOpen,

@@ -194,6 +194,7 @@ describe('a drill', () => {
     expect(skipped).toEqual([
       'hold',
       'fence[orders]',
+      'open[orders]',
       'active',
       'http',
       'traffic[orders]',

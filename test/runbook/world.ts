@@ -141,6 +141,8 @@ export class TestWorld {
   oldSiteDead = true;
   /** What the old primary says to a write, while it lives. */
   oldPrimaryReadOnly = false;
+  /** The checks of the living database say no. */
+  dataDamaged = false;
   /** Whether a planned move has made the old primary quiet, and how it moves then. */
   quiet = false;
   nextXid = 700;
@@ -293,6 +295,9 @@ export class TestWorld {
           detail: 'PostgreSQL 17 answers',
         };
       },
+      asks: async (_url, sql) =>
+        sql.map((statement) => ({ sql: statement, ok: !this.dataDamaged, detail: 'it answers' })),
+      answers: async (_url, sql) => (this.oldSiteDead ? undefined : sql.map(() => '4200')),
       refusesWrites: async () =>
         this.oldPrimaryReadOnly
           ? { proof: true, detail: 'refused: cannot execute CREATE TABLE in a read-only transaction' }
