@@ -1,8 +1,6 @@
-import { createHash } from 'node:crypto';
-import { chownSync, createReadStream, readdirSync, rmSync, statfsSync, writeFileSync } from 'node:fs';
+import { chownSync, rmSync, statfsSync, writeFileSync } from 'node:fs';
 import { availableParallelism, cpus, loadavg, tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { pipeline } from 'node:stream/promises';
 import { parseArgs } from 'node:util';
 import { formatBytes, parseBytes } from '../src/base/units.ts';
 import { type Column, renderTable } from '../src/report/table.ts';
@@ -20,6 +18,7 @@ import {
   preparePeer,
   writePeerConfig,
 } from './contestants.ts';
+import { databaseDigests } from './digests.ts';
 import { type Cost, endedChildrenCpuSeconds, measure, median, run } from './measure.ts';
 
 const help = `Backup and restore of one PostgreSQL 15 cluster: dr beside pgBackRest, same machine, same run.
@@ -196,7 +195,7 @@ function print(
 
 /** Restores the newest backup of each once more and compares every file of the databases with the server's own. */
 async function verify(contestants: readonly Contestant[], server: TestPostgres): Promise<number> {
-  const expected = await digests(join(server.dataDirectory, 'base'));
+  const expected = await databaseDigests(server.dataDirectory);
   for (const contestant of contestants) {
     const target = await tempDir('verified');
     chownSync(target, serverUser?.uid ?? -1, serverUser?.gid ?? -1);
@@ -204,23 +203,11 @@ async function verify(contestants: readonly Contestant[], server: TestPostgres):
     if (contestant.name.startsWith('dr')) {
       await run({ program: join(debianBin, 'pg_verifybackup'), args: [target] });
     }
-    const actual = await digests(join(target, 'base'));
+    const actual = await databaseDigests(target);
     for (const [path, digest] of expected) {
       if (actual.get(path) !== digest) throw new Error(`${contestant.name}: base/${path} was not restored as it was`);
     }
     removeRestored(target);
   }
   return expected.size;
-}
-
-async function digests(directory: string): Promise<Map<string, string>> {
-  const found = new Map<string, string>();
-  for (const path of readdirSync(directory, { recursive: true, encoding: 'utf8' }).sort()) {
-    // The server's caches and temporary files are in no backup.
-    if (/(^|\/)(pg_internal\.init|pgsql_tmp.*)$/.test(path) || !/\/[^/]+$/.test(path)) continue;
-    const hash = createHash('sha256');
-    await pipeline(createReadStream(join(directory, path)), hash);
-    found.set(path, hash.digest('hex'));
-  }
-  return found;
 }

@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { serverUser } from '../test/harness/npm-postgres.ts';
-import { startPostgres, type TestPostgres } from '../test/harness/postgres.ts';
+import { type PostgresMajor, startPostgres, type TestPostgres } from '../test/harness/postgres.ts';
 import { run } from './measure.ts';
 
 /** PostgreSQL 15 as Debian packages it: the version that the packaged peer supports. */
@@ -28,15 +28,19 @@ export async function requirePackage(program: string, debianPackage: string): Pr
   });
 }
 
-/** A running server with about `bytes` of content: seven eighths pgbench (compresses well), one eighth random. */
+/**
+ * A running server with about `bytes` of content: seven eighths pgbench (compresses well), one eighth random. PostgreSQL 15 is Debian's, a
+ * newer one comes from npm.
+ */
 export async function startCluster(
   bytes: number,
   settings: Readonly<Record<string, string | number>>,
+  version: PostgresMajor = 15,
 ): Promise<TestPostgres> {
   await requirePackage(join(debianBin, 'postgres'), 'postgresql-15');
   const server = await startPostgres({
-    version: 15,
-    bin: debianBin,
+    version,
+    ...(version === 15 ? { bin: debianBin } : {}),
     settings: { max_wal_size: '8GB', autovacuum: 'off', shared_buffers: '128MB', ...settings },
   });
   const scale = Math.max(1, Math.round((bytes * (1 - NOISE_SHARE)) / PGBENCH_BYTES_PER_SCALE));

@@ -50,6 +50,7 @@ export async function drHome(
       allowSingleRegion: true,
       sites: { here: { region: `bench-${first}`, vault: first } },
       active: 'here',
+      scratch: join(home, 'scratch'),
       encryption: { recipients: [await identityToRecipient(identity)] },
       ...(server ? { databases: { orders: { url: server.url } } } : {}),
       backup: { workers: PROCESSES, compressionLevel: COMPRESSION_LEVEL },
@@ -153,8 +154,8 @@ export async function writePeerConfig(
   chmodSync(peer.config, 0o644);
 }
 
-/** pgBackRest with one encrypted repository; call `writePeerConfig` first. */
-export async function peerOf(peer: PeerHome, bundle: boolean): Promise<Contestant> {
+/** pgBackRest with one encrypted repository (a first `incr` is a full backup); call `writePeerConfig` first. */
+export async function peerOf(peer: PeerHome, bundle: boolean, type: 'full' | 'incr' = 'full'): Promise<Contestant> {
   const command = (...args: string[]): Command => ({
     program: pgbackrest,
     args: [`--config=${peer.config}`, '--stanza=bench', ...args],
@@ -163,7 +164,7 @@ export async function peerOf(peer: PeerHome, bundle: boolean): Promise<Contestan
   return {
     name: bundle ? 'pgBackRest, bundled' : 'pgBackRest',
     repository: peer.repository,
-    backup: () => command('backup', '--type=full', ...(bundle ? ['--repo1-bundle'] : [])),
+    backup: () => command('backup', `--type=${type}`, ...(bundle ? ['--repo1-bundle'] : [])),
     restore: (target) => command('restore', `--pg1-path=${target}`, '--log-level-console=error'),
   };
 }
