@@ -1,5 +1,6 @@
 import { availableParallelism, tmpdir, userInfo } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
+import { DrError } from '../base/errors.ts';
 import { parseDatabaseUrl } from './scalars.ts';
 import type { ConfigFile } from './schema.ts';
 import type {
@@ -9,7 +10,9 @@ import type {
   DirectoryConfig,
   KeepRules,
   NotificationConfig,
+  SwitchConfig,
   TrafficConfig,
+  TriggerConfig,
 } from './types.ts';
 
 type Section<Name extends 'databases' | 'data' | 'configuration' | 'traffic'> = ConfigFile[Name][string];
@@ -45,6 +48,7 @@ export function buildConfig(file: ConfigFile, source: Config['source']): Config 
     validation: {
       http: file.validation.http.map((check) => ({ ...check, contains: check.contains })),
       stabilizeMs: file.validation.stabilize,
+      triggers: buildTriggers(file.validation.triggers),
     },
     daemon: {
       listen: file.daemon.listen,
@@ -146,19 +150,48 @@ function buildKeep(retention: Retention, keepAtLeast: number): KeepRules {
 }
 
 function buildTraffic(name: string, traffic: Section<'traffic'>): TrafficConfig {
-  const { zone, record, type, ttl, endpoint, nameservers, credentials } = traffic.route53;
-  return {
-    name,
-    route53: {
-      zone: zone.replace('/hostedzone/', ''),
-      record: record.replace(/\.$/, ''),
-      type,
-      ttlSeconds: ttl,
+  return { name, driver: buildDriver(traffic), endpoints: traffic.endpoints, resolvers: traffic.resolvers };
+}
+
+function buildDriver({ route53, rfc2136, health }: Section<'traffic'>): TrafficConfig['driver'] {
+  if (route53) {
+    const { zone, ttl: ttlSeconds, record, endpoint, nameservers, credentials, ...rest } = route53;
+    const id = zone.replace('/hostedzone/', '');
+    return {
+      kind: 'route53',
+      ...rest,
+      zone: id,
+      record: plain(record),
+      ttlSeconds,
       endpoint,
       nameservers,
       credentials,
-    },
-    endpoints: traffic.endpoints,
+    };
+  }
+  if (rfc2136) {
+    const { zone, record, ttl: ttlSeconds, nameservers, ...rest } = rfc2136;
+    return { kind: 'rfc2136', ...rest, zone: plain(zone), record: plain(record), ttlSeconds, nameservers };
+  }
+  if (health) {
+    const switches = health.switches.map(({ url, region, endpoint, forcePathStyle, credentials }): SwitchConfig => {
+      return { url, region, endpoint, forcePathStyle, credentials };
+    });
+    const { type, primary, nameservers } = health;
+    return { kind: 'health', record: plain(health.record), type, primary, switches, nameservers };
+  }
+  throw new DrError('internal', 'a traffic entry without a driver passed the check of the shape');
+}
+
+function plain(record: string): string {
+  return record.replace(/\.$/, '');
+}
+
+function buildTriggers({ errors, p95, health, prometheus }: ConfigFile['validation']['triggers']): TriggerConfig {
+  return {
+    errors: { above: errors.above, overMs: errors.over },
+    p95: { aboveMs: p95.above, overMs: p95.over },
+    health: { failures: health.failures, withinMs: health.within },
+    prometheus: prometheus && { url: prometheus.url, errors: prometheus.errors, p95: prometheus.p95 },
   };
 }
 

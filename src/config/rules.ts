@@ -3,7 +3,7 @@ import { worstIntervalMs } from './cadence.ts';
 import { checkEncryption } from './encryption.ts';
 import { checkPlaces } from './places.ts';
 import { type Findings, type KeyPath, suggestion } from './problems.ts';
-import { isHostName, wrongRecordValue } from './scalars.ts';
+import { checkTraffic } from './traffic-rules.ts';
 import type { Cadence, Config, DirectoryConfig } from './types.ts';
 
 /** Everything that no single value shows: names that must exist, promises that must be possible, places that must not collide. */
@@ -169,30 +169,6 @@ function checkRecover(
       path,
       `has no place at ${missing.join(', ')}: it is backed up, but a failover there leaves it out; add it under "recover"`,
     );
-  }
-}
-
-function checkTraffic(config: Config, { wrong, doubtful }: Findings): void {
-  const sites = Object.keys(config.sites);
-  for (const { name, route53, endpoints } of Object.values(config.traffic)) {
-    const path = ['traffic', name];
-    if (!isHostName(route53.record))
-      wrong([...path, 'route53', 'record'], 'is no host name: write for example orders.example.com');
-    if (route53.ttlSeconds > 60) {
-      doubtful(
-        [...path, 'route53', 'ttl'],
-        `clients may keep the old address for ${formatDuration(route53.ttlSeconds * 1000)} after a failover; 60 or less is better`,
-      );
-    }
-    for (const [site, value] of Object.entries(endpoints)) {
-      if (!sites.includes(site))
-        wrong([...path, 'endpoints', site], `there is no site "${site}"${suggestion(site, sites)}`);
-      const reason = wrongRecordValue(route53.type, value);
-      if (reason !== undefined) wrong([...path, 'endpoints', site], reason);
-    }
-    const missing = sites.filter((site) => !Object.hasOwn(endpoints, site));
-    if (missing.length > 0)
-      doubtful([...path, 'endpoints'], `has no endpoint for ${missing.join(', ')}: traffic cannot be redirected there`);
   }
 }
 

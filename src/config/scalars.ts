@@ -134,6 +134,47 @@ export const httpUrl = () =>
       : wrong('must be an http:// or https:// URL');
   });
 
+/** A share such as `5%` or `0.05`; the value is 0 to 1. */
+export const percentage = () =>
+  text('a share, for example 5%', (written) => {
+    const match = /^(\d+(?:\.\d+)?)\s*(%?)$/.exec(written.trim());
+    const share = match === null ? Number.NaN : Number(match[1]) / (match[2] === '%' ? 100 : 1);
+    return share >= 0 && share <= 1 ? share : wrong(`"${written}" is no share: write for example 5%`);
+  });
+
+/** A name server to ask: `host`, `host:port`, `[IPv6]:port` or an IPv6 address. */
+export const serverAddress = () =>
+  text('a name server: host or host:port', (written) => {
+    if (isIPv6(written)) return written;
+    const match = /^(?:\[([0-9a-fA-F:.]+)\]|([^:[\]\s]+))(?::(\d{1,5}))?$/.exec(written);
+    const port = Number(match?.[3] ?? 53);
+    return match !== null && port > 0 && port <= 65_535
+      ? written
+      : wrong(`"${written}" is no name server: write host, host:port or [IPv6]:port`);
+  });
+
+/** The document that health checks read: `s3://bucket/key` or `file:///path`. */
+export const switchUrl = () =>
+  text('s3://bucket/key or file:///path', (written) => {
+    const url = URL.canParse(written) ? new URL(written) : undefined;
+    const isFile = url?.protocol === 'file:' && url.host === '' && !url.pathname.endsWith('/');
+    const isObject =
+      url?.protocol === 's3:' &&
+      url.username === '' &&
+      /^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$/.test(url.hostname) &&
+      /^\/[\w.=/-]*[\w.=-]$/.test(url.pathname);
+    return isFile || isObject ? written : wrong('is no place for a document: write s3://bucket/key or file:///path');
+  });
+
+/** A TSIG secret. Never shown in a reason. */
+export const tsigSecret = () =>
+  text('the base64 secret of a TSIG key', (written) => {
+    const bytes = /^[A-Za-z0-9+/]+={0,2}$/.test(written) ? Buffer.from(written, 'base64').length : 0;
+    return bytes >= 16
+      ? written
+      : wrong('is no TSIG secret of 16 bytes or more in base64: make one with "tsig-keygen"');
+  });
+
 /** A PostgreSQL connection URL. Never shown in a reason: it may hold a password. */
 export const databaseUrl = () =>
   text('a PostgreSQL URL: postgresql://user@host:5432/database', (written) => {

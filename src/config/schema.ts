@@ -16,20 +16,13 @@ import {
   whole,
 } from './scalars.ts';
 import { commands, notifications } from './schema-tools.ts';
+import { credentials, traffic, triggers } from './traffic-schema.ts';
 import { vaultCheck } from './vault-check-schema.ts';
 
 /**
  * The shape of the configuration file, key by key. This one table gives the types, the defaults, the JSON schema and the
  * reference in `docs/configuration.md`: what is described here is described everywhere.
  */
-
-const credentials = z
-  .strictObject({
-    accessKeyId: someText('the access key id').describe('Access key id.'),
-    secretAccessKey: someText('the secret access key').describe('Secret access key; write it as ${NAME}.'),
-  })
-  .optional()
-  .describe('Only for an endpoint with keys of its own; otherwise the AWS credential chain is used.');
 
 const vault = z.strictObject({
   region: someText('the region the store lies in').describe('Region the store lies in, for example eu-west-1.'),
@@ -150,34 +143,6 @@ const directory = (schedule: string, age: string, what: string) =>
       .describe('Where each other site brings it up, by site.'),
   });
 
-const traffic = z.strictObject({
-  route53: z
-    .strictObject({
-      zone: z
-        .string()
-        .regex(/^(\/hostedzone\/)?[A-Z0-9]{1,32}$/, {
-          error: 'must be the id of a hosted zone, for example Z0123456789',
-        })
-        .describe('Id of the hosted zone.'),
-      record: someText('the name of the record').describe('Fully qualified name that clients use.'),
-      type: z.enum(['A', 'AAAA', 'CNAME']).prefault('A').describe('Type of the record.'),
-      ttl: whole(0, 86_400)
-        .prefault(30)
-        .describe('Seconds that resolvers may keep the answer; 60 or less for a quick failover.'),
-      endpoint: httpUrl().optional().describe('URL of a Route 53 compatible service other than AWS.'),
-      nameservers: z
-        .array(someText('host or host:port'))
-        .min(1)
-        .optional()
-        .describe("Authoritative servers to ask, host or host:port; default: the zone's own."),
-      credentials,
-    })
-    .describe('The name is a record in Route 53.'),
-  endpoints: z
-    .record(name(), someText('an address or host name'))
-    .describe('What the name points to when a site is active, by site.'),
-});
-
 const httpCheck = z.strictObject({
   site: someText('the name of a site').describe('The site that serves it.'),
   url: httpUrl().describe('What is asked, with GET.'),
@@ -257,6 +222,7 @@ export const fileSchema = z.strictObject({
       stabilize: duration()
         .prefault('1m')
         .describe('How long the answers must stay good after traffic was redirected.'),
+      triggers,
     })
     .prefault({})
     .describe('What a failover checks before and after redirecting traffic.'),

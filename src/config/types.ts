@@ -119,19 +119,72 @@ export interface DirectoryConfig {
   readonly recover: Readonly<Record<string, { readonly path: string }>>;
 }
 
+/** A name that clients use, and where it leads when a site is active. */
 export interface TrafficConfig {
   readonly name: string;
-  readonly route53: {
-    readonly zone: string;
-    readonly record: string;
-    readonly type: 'A' | 'AAAA' | 'CNAME';
-    readonly ttlSeconds: number;
-    readonly endpoint: string | undefined;
-    /** Authoritative servers to ask (`host` or `host:port`); default: the zone's own. */
-    readonly nameservers: readonly string[] | undefined;
-    readonly credentials: { readonly accessKeyId: string; readonly secretAccessKey: string } | undefined;
-  };
+  readonly driver: Route53Config | Rfc2136Config | HealthConfig;
+  /** By site. */
   readonly endpoints: Readonly<Record<string, string>>;
+  /** Recursive resolvers to watch (`host` or `host:port`); default: those of this machine. */
+  readonly resolvers: readonly string[] | undefined;
+}
+
+/** The record types that a redirect may change. */
+export type RecordType = 'A' | 'AAAA' | 'CNAME';
+
+export interface Route53Config {
+  readonly kind: 'route53';
+  readonly zone: string;
+  readonly record: string;
+  readonly type: RecordType;
+  readonly ttlSeconds: number;
+  /** `simple`: one record. `weighted`: one record a site, shifted by weight. `failover`: PRIMARY and SECONDARY, which change places. */
+  readonly routing: 'simple' | 'weighted' | 'failover';
+  /** Set identifier of the record of a site, by site, where it is not the site's name. */
+  readonly setIdentifiers: Readonly<Record<string, string>>;
+  readonly endpoint: string | undefined;
+  /** Authoritative servers to ask (`host` or `host:port`); default: the zone's own. */
+  readonly nameservers: readonly string[] | undefined;
+  readonly credentials: { readonly accessKeyId: string; readonly secretAccessKey: string } | undefined;
+}
+
+export interface Rfc2136Config {
+  readonly kind: 'rfc2136';
+  /** The primary server that takes updates: `host` or `host:port`. */
+  readonly server: string;
+  readonly zone: string;
+  readonly record: string;
+  readonly type: RecordType;
+  readonly ttlSeconds: number;
+  readonly key: {
+    readonly name: string;
+    readonly algorithm: 'hmac-sha256' | 'hmac-sha512';
+    /** Base64, as `tsig-keygen` prints it. */
+    readonly secret: string;
+  };
+  /** Authoritative servers to watch (`host` or `host:port`); default: those that the zone names (NS). */
+  readonly nameservers: readonly string[] | undefined;
+}
+
+/** A document that pre-made health checks read: flipping it needs no DNS control plane. */
+export interface HealthConfig {
+  readonly kind: 'health';
+  readonly record: string;
+  readonly type: RecordType;
+  /** The site of the PRIMARY record: it is answered while the switches say nothing else. */
+  readonly primary: string;
+  readonly switches: readonly SwitchConfig[];
+  /** Authoritative servers to ask (`host` or `host:port`); default: found by the resolvers. */
+  readonly nameservers: readonly string[] | undefined;
+}
+
+export interface SwitchConfig {
+  /** `s3://bucket/key` or `file:///path`. */
+  readonly url: string;
+  readonly region: string | undefined;
+  readonly endpoint: string | undefined;
+  readonly forcePathStyle: boolean;
+  readonly credentials: { readonly accessKeyId: string; readonly secretAccessKey: string } | undefined;
 }
 
 export interface VerificationConfig {
@@ -150,6 +203,20 @@ export interface ValidationConfig {
   }>;
   /** How long the stabilize stage wants healthy answers, milliseconds. */
   readonly stabilizeMs: number;
+  readonly triggers: TriggerConfig;
+}
+
+/** What takes a gradual shift back by itself. */
+export interface TriggerConfig {
+  /** More than this share of bad answers within the window; a share is 0 to 1. */
+  readonly errors: { readonly above: number; readonly overMs: number };
+  /** 95 of 100 answers have to come within this time. */
+  readonly p95: { readonly aboveMs: number; readonly overMs: number };
+  readonly health: { readonly failures: number; readonly withinMs: number };
+  /** Queries that measure real traffic instead of probes; each answers one number. */
+  readonly prometheus:
+    | { readonly url: string; readonly errors: string | undefined; readonly p95: string | undefined }
+    | undefined;
 }
 
 export interface DaemonConfig {

@@ -1,15 +1,29 @@
 import { type Clock, systemClock } from '../base/clock.ts';
 import { DrError } from '../base/errors.ts';
-import type { TrafficChange, TrafficDriver, TrafficFinding, TrafficState } from './contract.ts';
+import type {
+  LastWritten,
+  ResolverAnswer,
+  TrafficAnswer,
+  TrafficChange,
+  TrafficDriver,
+  TrafficFinding,
+  TrafficShare,
+  TrafficSplit,
+  TrafficState,
+} from './contract.ts';
 import {
   checkedValues,
+  checkPercent,
   conflict,
+  digestOf,
   generationOf,
   plainName,
   plainValues,
   type RecordKind,
   sameValues,
+  wholeOf,
 } from './record.ts';
+import { rivalFinding } from './rivals.ts';
 
 export interface MemoryTrafficOptions {
   readonly record: string;
@@ -17,12 +31,16 @@ export interface MemoryTrafficOptions {
   readonly ttlSeconds: number;
   /** What is published at first; default nothing. */
   readonly values?: readonly string[];
+  /** Default `whole`. */
+  readonly shifting?: 'gradual' | 'whole';
   readonly clock?: Clock;
 }
 
 /** One record with its history of changes; several drivers on one zone are several writers. */
 export class MemoryZone {
   values: readonly string[] = [];
+  /** Of a name that is shifted gradually: the share of every value that was ever published, values without traffic included. */
+  shares: readonly TrafficShare[] = [];
   ttlSeconds = 0;
   /** What name servers answer: follows `values` once a change settles. */
   answered: readonly string[] = [];
@@ -44,8 +62,9 @@ export class MemoryZone {
     this.#waiting.clear();
   }
 
-  publish(values: readonly string[], ttlSeconds: number): string {
+  publish(values: readonly string[], ttlSeconds: number, shares: readonly TrafficShare[] = evenShares(values)): string {
     this.values = values;
+    this.shares = shares;
     this.ttlSeconds = ttlSeconds;
     if (!this.#held) this.answered = values;
     this.#changes++;
@@ -77,12 +96,14 @@ export class MemoryZone {
 export class MemoryTraffic implements TrafficDriver {
   readonly kind = 'memory';
   readonly target: string;
+  readonly shifting: 'gradual' | 'whole';
   readonly zone: MemoryZone;
   readonly #options: MemoryTrafficOptions;
 
   constructor(options: MemoryTrafficOptions, zone: MemoryZone = new MemoryZone()) {
     this.#options = options;
     this.zone = zone;
+    this.shifting = options.shifting ?? 'whole';
     this.target = `memory record ${plainName(options.record)} ${options.type}`;
     if (options.values !== undefined) zone.publish(plainValues(options.type, options.values), options.ttlSeconds);
   }
@@ -94,26 +115,46 @@ export class MemoryTraffic implements TrafficDriver {
 
   #state(): TrafficState {
     const { record, type } = this.#options;
-    const { values, ttlSeconds } = this.zone;
-    return {
-      name: `${plainName(record)} ${type}`,
-      values,
-      ttlSeconds,
-      generation: generationOf(record, type, values, ttlSeconds),
-    };
+    const { values, ttlSeconds, shares } = this.zone;
+    const state = { name: `${plainName(record)} ${type}`, values, ttlSeconds };
+    if (this.shifting === 'whole') return { ...state, generation: generationOf(record, type, values, ttlSeconds) };
+    return { ...state, shares, generation: digestOf([state, shares.filter(({ percent }) => percent > 0)]) };
   }
 
   async point(values: readonly string[], replaces: TrafficState, signal?: AbortSignal): Promise<TrafficChange> {
-    const { record, type, ttlSeconds, clock = systemClock } = this.#options;
+    const { record, type } = this.#options;
     const wanted = checkedValues(record, type, values);
+    return await this.#publish(evenShares(wanted), replaces, signal);
+  }
+
+  async shift(split: TrafficSplit, replaces: TrafficState, signal?: AbortSignal): Promise<TrafficChange> {
+    const { from, to, percent } = split;
+    if (this.shifting === 'whole') return await this.point([wholeOf(split, this.target)], replaces, signal);
+    checkPercent(percent, this.target);
+    checkedValues(this.#options.record, this.#options.type, [from, to]);
+    const shares = [
+      { value: from, percent: 100 - percent },
+      { value: to, percent },
+    ];
+    return await this.#publish(shares, replaces, signal);
+  }
+
+  async #publish(
+    shares: readonly TrafficShare[],
+    replaces: TrafficState,
+    signal: AbortSignal | undefined,
+  ): Promise<TrafficChange> {
+    const { type, ttlSeconds, clock = systemClock } = this.#options;
     this.#stopIfAborted(signal);
     // No await from here to `publish`: that makes it the compare-and-swap that Route 53 does for a batch.
     const found = this.#state();
-    if (found.ttlSeconds === ttlSeconds && sameValues(type, found.values, wanted)) {
-      return { id: 'unchanged', submittedAtMs: clock.now() };
-    }
+    const sorted = [...shares].sort((a, b) => (a.value < b.value ? -1 : 1));
+    const wanted = sorted.filter(({ percent }) => percent > 0).map(({ value }) => value);
+    const same =
+      this.shifting === 'whole' ? sameValues(type, found.values, wanted) : isSameDivision(found.shares ?? [], sorted);
+    if (found.ttlSeconds === ttlSeconds && same) return { id: 'unchanged', submittedAtMs: clock.now() };
     if (found.generation !== replaces.generation) throw conflict(this.target, replaces, found);
-    return { id: this.zone.publish(wanted, ttlSeconds), submittedAtMs: clock.now() };
+    return { id: this.zone.publish(wanted, ttlSeconds, sorted), submittedAtMs: clock.now() };
   }
 
   async settled(change: TrafficChange, signal?: AbortSignal): Promise<void> {
@@ -132,15 +173,19 @@ export class MemoryTraffic implements TrafficDriver {
     }
   }
 
-  async answers(
-    signal?: AbortSignal,
-  ): Promise<ReadonlyArray<{ server: string; values: readonly string[]; error?: string }>> {
+  async answers(signal?: AbortSignal): Promise<readonly TrafficAnswer[]> {
     this.#stopIfAborted(signal);
     return [{ server: 'memory', values: this.zone.answered }];
   }
 
-  async doctor(signal?: AbortSignal): Promise<readonly TrafficFinding[]> {
-    const { values, ttlSeconds, name } = await this.current(signal);
+  async resolved(signal?: AbortSignal): Promise<readonly ResolverAnswer[]> {
+    this.#stopIfAborted(signal);
+    return [{ server: 'memory resolver', values: this.zone.answered, ttlSeconds: this.zone.ttlSeconds }];
+  }
+
+  async doctor(signal?: AbortSignal, wrote?: LastWritten): Promise<readonly TrafficFinding[]> {
+    const state = await this.current(signal);
+    const { values, ttlSeconds, name } = state;
     if (values.length === 0) return [{ ok: false, what: `there is no record ${name}`, next: 'Create it.' }];
     const short = ttlSeconds <= 60;
     return [
@@ -148,8 +193,9 @@ export class MemoryTraffic implements TrafficDriver {
       {
         ok: short,
         what: `the TTL of ${name} is ${ttlSeconds} s`,
-        ...(short ? {} : { next: 'Lower it to 60 s or less.' }),
+        ...(short ? {} : { severity: 'warning' as const, next: 'Lower it to 60 s or less.' }),
       },
+      ...rivalFinding(this.#options.type, state, wrote),
     ];
   }
 
@@ -163,4 +209,13 @@ export class MemoryTraffic implements TrafficDriver {
       });
     }
   }
+}
+
+function evenShares(values: readonly string[]): TrafficShare[] {
+  return values.map((value) => ({ value, percent: 100 / values.length }));
+}
+
+function isSameDivision(a: readonly TrafficShare[], b: readonly TrafficShare[]): boolean {
+  const content = (shares: readonly TrafficShare[]) => JSON.stringify(shares.filter(({ percent }) => percent > 0));
+  return content(a) === content(b);
 }

@@ -1,9 +1,10 @@
 import { createHash } from 'node:crypto';
 import { isIP, isIPv4, isIPv6, SocketAddress } from 'node:net';
 import { DrError } from '../base/errors.ts';
+import type { RecordType } from '../config/types.ts';
+import type { TrafficSplit, TrafficState } from './contract.ts';
 
-/** The record types that a redirect may change. */
-export type RecordKind = 'A' | 'AAAA' | 'CNAME';
+export type RecordKind = RecordType;
 
 /** A name as every part of traffic/ compares it: lower case, no trailing dot, `\052`-like escapes (RFC 1035) decoded. */
 export function plainName(name: string): string {
@@ -97,29 +98,47 @@ function whatIsWrong(record: string, type: RecordKind, value: string): string | 
  * same content have the same generation, so writing a value and writing it back is no conflict.
  */
 export function generationOf(record: string, type: RecordKind, values: readonly string[], ttlSeconds: number): string {
-  const content = JSON.stringify([
-    plainName(record),
-    type,
-    plainValues(type, values),
-    values.length === 0 ? 0 : ttlSeconds,
-  ]);
-  return createHash('sha256').update(content).digest('hex').slice(0, 16);
+  return digestOf([plainName(record), type, plainValues(type, values), values.length === 0 ? 0 : ttlSeconds]);
+}
+
+/** A short digest of anything that JSON can say. */
+export function digestOf(content: unknown): string {
+  return createHash('sha256').update(JSON.stringify(content)).digest('hex').slice(0, 16);
+}
+
+/** The single endpoint that a division comes to for a driver that only switches; refuses what lies between. */
+export function wholeOf({ from, to, percent }: TrafficSplit, target: string): string {
+  checkPercent(percent, target);
+  if (percent === 100) return to;
+  if (percent === 0) return from;
+  throw new DrError('refused', `this name has one answer for all clients: it cannot give ${percent} % to ${to}`, {
+    where: target,
+    next: 'Switch it at once (100 %), or use weighted records (route53.routing: weighted) for a gradual shift.',
+  });
+}
+
+/** Refuses anything but whole percent from 0 to 100. */
+export function checkPercent(percent: number, target: string): void {
+  if (Number.isInteger(percent) && percent >= 0 && percent <= 100) return;
+  throw new DrError('refused', `${percent} is no share of traffic: it goes from 0 to 100 in whole percent`, {
+    where: target,
+    next: 'Correct the steps of the shift.',
+  });
 }
 
 /** The error for a state that is no longer the one a change was to replace. */
-export function conflict(
-  where: string,
-  expected: { values: readonly string[]; ttlSeconds: number; generation: string },
-  found: { values: readonly string[]; ttlSeconds: number; generation: string },
-): DrError {
-  const show = (state: typeof expected) =>
-    `${showValues(state.values)} (ttl ${state.ttlSeconds} s, generation ${state.generation})`;
+export function conflict(where: string, expected: TrafficState, found: TrafficState): DrError {
   return new DrError(
     'conflict',
-    `somebody else changed the record: this change was to replace ${show(expected)}, but it now is ${show(found)}`,
+    `somebody else changed the record: this change was to replace ${showState(expected)}, but it now is ${showState(found)}`,
     {
       where,
       next: 'Find out who writes this record (external-dns, another run, a person), stop them, then run the command again.',
     },
   );
+}
+
+function showState({ values, shares, ttlSeconds, generation }: TrafficState): string {
+  const shown = shares?.map(({ value, percent }) => `${value} ${percent} %`).join(', ') ?? showValues(values);
+  return `${shown} (ttl ${ttlSeconds} s, generation ${generation})`;
 }

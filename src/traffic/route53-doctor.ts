@@ -1,28 +1,35 @@
-import type { Change } from '@aws-sdk/client-route-53';
-import { DrError, isAbort, messageOf } from '../base/errors.ts';
-import type { TrafficConfig } from '../config/types.ts';
-import type { TrafficDriver, TrafficFinding, TrafficState } from './contract.ts';
-import { isInZone, plainName, sameValues, showValues } from './record.ts';
+import type { ResourceRecordSet } from '@aws-sdk/client-route-53';
+import { DrError, isAbort } from '../base/errors.ts';
+import type { Route53Config } from '../config/types.ts';
+import type { LastWritten, TrafficAnswer, TrafficFinding } from './contract.ts';
+import type { NameWatch } from './name-watch.ts';
+import { isInZone, plainName } from './record.ts';
+import { answerFindings, stateFindings } from './record-doctor.ts';
+import { externalDnsFindings, rivalFinding } from './rivals.ts';
 import type { Route53Api } from './route53-api.ts';
 import { isInvalidBatch } from './route53-errors.ts';
+import type { Route53Routing } from './route53-routing.ts';
 
-type Route53Config = TrafficConfig['route53'];
-
-/** The longest TTL with which a redirect still reaches clients in time, seconds: resolvers keep the old answer that long. */
-const ttlLimitSeconds = 60;
+export interface Route53Patient {
+  readonly api: Route53Api;
+  readonly config: Route53Config;
+  readonly routing: Route53Routing;
+  readonly watch: NameWatch;
+  published(): Promise<ResourceRecordSet[]>;
+  answers(): Promise<readonly TrafficAnswer[]>;
+}
 
 /**
  * Looks at everything a redirect will need, in the order in which it would fail, and changes nothing.
  * A finding that makes the later ones meaningless (no zone, no credentials) ends the list.
  */
 export async function route53Doctor(
-  api: Route53Api,
-  config: Route53Config,
-  driver: Pick<TrafficDriver, 'current' | 'answers'>,
+  patient: Route53Patient,
   signal: AbortSignal | undefined,
+  wrote: LastWritten | undefined,
 ): Promise<TrafficFinding[]> {
+  const { api, config, routing, watch } = patient;
   const findings: TrafficFinding[] = [];
-  const record = `${plainName(config.record)} ${config.type}`;
   try {
     const zone = await api.zoneFacts(signal);
     findings.push({ ok: true, what: `hosted zone ${api.zone} (${zone.name}) can be read` });
@@ -34,11 +41,28 @@ export async function route53Doctor(
       });
       return findings;
     }
-    const state = await driver.current(signal);
-    findings.push(...recordFindings(config, record, state));
-    findings.push(await changePermission(api, config, state, signal));
+    const sets = await patient.published();
+    const state = routing.state(sets);
+    findings.push(...stateFindings(state, { kind: config.kind, ttlSeconds: config.ttlSeconds }));
+    findings.push(...routing.findings(sets), ...rivalFinding(config.type, state, wrote));
+    findings.push(await changePermission(patient, sets, signal));
     findings.push(await readChangePermission(api, signal));
-    findings.push(...(await answerFindings(config, state, driver, signal)));
+    const answers = await patient.answers();
+    findings.push(
+      ...answerFindings(answers, state, watch, {
+        none: {
+          what: 'the zone is private, so no authoritative name server can be asked what clients get',
+          next: 'List the resolvers of the private network under route53.nameservers.',
+        },
+        silent:
+          'Open UDP and TCP port 53 from here to it, or correct route53.nameservers and the delegation of the zone.',
+        behind: 'Wait for a change that is under way (60 s); if it lasts, the zone is not the one that is delegated.',
+      }),
+    );
+    const [server] = answers.filter(({ error }) => error === undefined);
+    if (server) {
+      findings.push(...(await externalDnsFindings(server.server, config.record, config.type, watch.timeoutMs, signal)));
+    }
   } catch (error) {
     if (isAbort(error) || !(error instanceof DrError)) throw error;
     const next = error.kind === 'not-found' ? await zoneHint(api, config, signal) : error.next;
@@ -61,61 +85,17 @@ async function zoneHint(api: Route53Api, config: Route53Config, signal: AbortSig
   return 'Set route53.zone of this traffic entry to the zone that holds the record (aws route53 list-hosted-zones shows the ids).';
 }
 
-function recordFindings(config: Route53Config, record: string, state: TrafficState): TrafficFinding[] {
-  if (state.values.length === 0) {
-    return [
-      {
-        ok: false,
-        what: `there is no record ${record}`,
-        next: 'Create it with the address of the active site: until then no client finds the system, and negative answers are cached.',
-      },
-    ];
-  }
-  const findings: TrafficFinding[] = [{ ok: true, what: `${record} points to ${showValues(state.values)}` }];
-  const short = state.ttlSeconds <= ttlLimitSeconds;
-  findings.push({
-    ok: short,
-    what: `the TTL of ${record} is ${state.ttlSeconds} s`,
-    ...(short
-      ? {}
-      : {
-          severity: 'warning' as const,
-          next: `Lower it to ${ttlLimitSeconds} s or less now: resolvers keep the old address that long after a redirect.`,
-        }),
-  });
-  if (config.ttlSeconds > ttlLimitSeconds) {
-    findings.push({
-      ok: false,
-      severity: 'warning',
-      what: `a redirect would publish a TTL of ${config.ttlSeconds} s`,
-      next: `Set route53.ttl of this traffic entry to ${ttlLimitSeconds} or less.`,
-    });
-  }
-  return findings;
-}
-
 /**
  * Submits a batch that Route 53 must reject whatever the record is, because its two halves contradict each other: creating
  * what exists twice, or deleting what does not exist twice. Rejection of the batch shows the permission (which is checked first
  * and may be limited to names and types), and nothing can change.
  */
 async function changePermission(
-  api: Route53Api,
-  config: Route53Config,
-  state: TrafficState,
+  { api, routing }: Route53Patient,
+  sets: readonly ResourceRecordSet[],
   signal: AbortSignal | undefined,
 ): Promise<TrafficFinding> {
-  const absent = state.values.length === 0;
-  const placeholder = { A: '192.0.2.1', AAAA: '2001:db8::1', CNAME: 'dr-permission-probe.invalid' }[config.type];
-  const change: Change = {
-    Action: absent ? 'DELETE' : 'CREATE',
-    ResourceRecordSet: {
-      Name: `${plainName(config.record)}.`,
-      Type: config.type,
-      TTL: absent ? config.ttlSeconds : state.ttlSeconds,
-      ResourceRecords: (absent ? [placeholder] : state.values).map((value) => ({ Value: value })),
-    },
-  };
+  const change = { Action: sets.length === 0 ? 'DELETE' : 'CREATE', ResourceRecordSet: routing.probe(sets) } as const;
   try {
     const id = await api.change([change, change], 'dr doctor: a batch that cannot succeed', signal);
     return {
@@ -143,42 +123,4 @@ async function readChangePermission(api: Route53Api, signal: AbortSignal | undef
 function permissionFinding(error: unknown): TrafficFinding {
   if (isAbort(error) || !(error instanceof DrError)) throw error;
   return { ok: false, what: error.message, ...(error.next === undefined ? {} : { next: error.next }) };
-}
-
-async function answerFindings(
-  config: Route53Config,
-  state: TrafficState,
-  driver: Pick<TrafficDriver, 'answers'>,
-  signal: AbortSignal | undefined,
-): Promise<TrafficFinding[]> {
-  const answers = await driver.answers(signal);
-  if (answers.length === 0) {
-    return [
-      {
-        ok: false,
-        severity: 'warning',
-        what: 'the zone is private, so no authoritative name server can be asked what clients get',
-        next: 'List the resolvers of the private network under route53.nameservers.',
-      },
-    ];
-  }
-  return answers.map(({ server, values, error }) => {
-    if (error !== undefined) {
-      return {
-        ok: false,
-        what: `name server ${server} does not answer for the zone: ${messageOf(error)}`,
-        next: 'Open UDP and TCP port 53 from here to it, or correct route53.nameservers and the delegation of the zone.',
-      };
-    }
-    const matches = sameValues(config.type, values, state.values);
-    return {
-      ok: matches,
-      what: `name server ${server} answers ${showValues(values)}${matches ? '' : `, but the record says ${showValues(state.values)}`}`,
-      ...(matches
-        ? {}
-        : {
-            next: 'Wait for a change that is under way (60 s); if it lasts, the zone is not the one that is delegated.',
-          }),
-    };
-  });
 }

@@ -89,12 +89,27 @@ describe('a good file', () => {
       allowEmpty: false,
     });
     expect(config.configuration['settings']).toMatchObject({ kind: 'configuration', schedule: { kind: 'on-change' } });
-    expect(config.traffic['orders']?.route53).toMatchObject({ zone: 'Z123', ttlSeconds: 30, nameservers: undefined });
+    expect(config.traffic['orders']?.driver).toMatchObject({
+      kind: 'route53',
+      routing: 'simple',
+      zone: 'Z123',
+      ttlSeconds: 30,
+      nameservers: undefined,
+    });
     expect(config.vaults['west']).toMatchObject({ name: 'west', forcePathStyle: true, credentials: undefined });
     expect(config.daemon.listen).toEqual({ host: '127.0.0.1', port: 8080 });
     expect(config.backup).toMatchObject({ compressionLevel: 3, partBytes: 16 * 2 ** 20, keepAtLeast: 3 });
     expect(config.backup.workers).toBeGreaterThan(0);
-    expect(config.validation).toEqual({ http: [], stabilizeMs: 60_000 });
+    expect(config.validation).toEqual({
+      http: [],
+      stabilizeMs: 60_000,
+      triggers: {
+        errors: { above: 0.05, overMs: 300_000 },
+        p95: { aboveMs: 2000, overMs: 300_000 },
+        health: { failures: 3, withinMs: 120_000 },
+        prometheus: undefined,
+      },
+    });
     expect(config.runbooks).toBeUndefined();
   });
 

@@ -21,17 +21,67 @@ trafficConformance('memory', async () => {
   };
 });
 
-trafficConformance('route53 with the embedded endpoint', async () => {
-  const server = await startRoute53({ zoneId: 'ZTEST', zoneName: 'example.com' });
+trafficConformance('memory, gradual', async () => {
+  const zone = new MemoryZone();
+  const options = { record: 'orders.example.com', type: 'A', ttlSeconds: 30, shifting: 'gradual' } as const;
   return {
-    open: () => new Route53Traffic(route53Config(server), silentLog),
-    hold: () => server.zone.hold(),
-    release: () => server.zone.release(),
+    open: () => new MemoryTraffic(options, zone),
+    hold: () => zone.hold(),
+    release: () => zone.release(),
     hasNameServers: true,
     isFaithful: true,
-    [Symbol.asyncDispose]: () => server.close(),
+    [Symbol.asyncDispose]: async () => {},
   };
 });
+
+const sites = { east: '192.0.2.10', west: '198.51.100.10', south: '203.0.113.10' };
+const set = (site: keyof typeof sites) => ({
+  name: 'orders.example.com',
+  type: 'A',
+  ttl: 30,
+  values: [sites[site]],
+  setIdentifier: site,
+});
+
+/** How each routing of Route 53 looks before dr comes. */
+const routings = [
+  { routing: 'simple', premade: [], endpoints: {} },
+  {
+    routing: 'weighted',
+    premade: [
+      { ...set('east'), weight: 100 },
+      { ...set('west'), weight: 0 },
+      { ...set('south'), weight: 0 },
+    ],
+    endpoints: sites,
+  },
+  {
+    routing: 'failover',
+    premade: [
+      { ...set('east'), failover: 'PRIMARY' },
+      { ...set('west'), failover: 'SECONDARY' },
+    ],
+    endpoints: { east: sites.east, west: sites.west },
+  },
+] as const;
+
+for (const { routing, premade, endpoints } of routings) {
+  trafficConformance(`route53 with the embedded endpoint, ${routing}`, async () => {
+    const server = await startRoute53({ zoneId: 'ZTEST', zoneName: 'example.com' });
+    server.zone.seed(...premade);
+    const places = { endpoints, resolvers: [server.nameserver] };
+    return {
+      open: () => new Route53Traffic(route53Config(server, { routing }), silentLog, {}, places),
+      hold: () => server.zone.hold(),
+      release: () => server.zone.release(),
+      hasNameServers: true,
+      isFaithful: true,
+      sites: premade.length === 0 ? undefined : Object.values(endpoints),
+      isPremade: premade.length > 0,
+      [Symbol.asyncDispose]: () => server.close(),
+    };
+  });
+}
 
 /**
  * Any other endpoint: DR_TEST_ROUTE53_ENDPOINT (a URL, or `aws` for the real one), DR_TEST_ROUTE53_ZONE (the zone id), and
@@ -58,10 +108,22 @@ if (endpoint === undefined || zone === undefined) {
     const api = new Route53Api({ zone, endpoint: url, credentials, log: silentLog });
     const record = `dr-test-${randomUUID()}.${(await api.zoneFacts()).name}`;
     const nameservers = servers === 'zone' ? undefined : (servers?.split(',') ?? []);
-    const config = { zone, record, type: 'A', ttlSeconds: 30, endpoint: url, credentials, nameservers } as const;
+    const config = {
+      kind: 'route53',
+      zone,
+      record,
+      type: 'A',
+      ttlSeconds: 30,
+      routing: 'simple',
+      setIdentifiers: {},
+      endpoint: url,
+      credentials,
+      nameservers,
+    } as const;
     return {
       open: () => new Route53Traffic(config, silentLog),
       hasNameServers: servers !== undefined,
+      hasResolver: false,
       isFaithful: lenient === undefined,
       [Symbol.asyncDispose]: async () => {
         const client = new Route53Client({

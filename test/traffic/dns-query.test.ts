@@ -2,7 +2,8 @@ import { createSocket } from 'node:dgram';
 import type { AddressInfo } from 'node:net';
 import { decode, encode } from 'dns-packet';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { askServer, parseServer } from '../../src/traffic/dns-query.ts';
+import { askServer } from '../../src/traffic/dns-query.ts';
+import { parseServer } from '../../src/traffic/dns-transport.ts';
 import { type Route53Server, startRoute53 } from '../harness/route53/server.ts';
 
 const name = 'orders.example.com';

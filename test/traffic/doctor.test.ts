@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { silentLog } from '../../src/base/log.ts';
-import type { TrafficConfig } from '../../src/config/types.ts';
+import type { Route53Config } from '../../src/config/types.ts';
 import { Route53Traffic } from '../../src/traffic/route53.ts';
 import { type Route53Options, type Route53Server, startRoute53 } from '../harness/route53/server.ts';
 import { route53Config, skippingClock } from './support.ts';
@@ -16,7 +16,7 @@ beforeEach(() => start());
 afterEach(() => server.close());
 
 /** What the doctor says, and proof that it changed nothing. */
-async function examine(change: Partial<TrafficConfig['route53']> = {}) {
+async function examine(change: Partial<Route53Config> = {}) {
   const before = { serial: server.zone.serial, records: server.zone.records() };
   const tuning = { clock: skippingClock(), dnsTimeoutMs: 100, attempts: 2 };
   const driver = new Route53Traffic(route53Config(server, change), silentLog, tuning);
@@ -105,7 +105,7 @@ describe('the doctor of Route 53 changes nothing and finds', () => {
 
   it('a record that dr cannot redirect', async () => {
     server.zone.seed({ ...record, setIdentifier: 'east', weight: 1 });
-    expect((await examine()).wrong[0]?.what).toContain('simple records only');
+    expect((await examine()).wrong[0]?.what).toContain('redirects simple records');
   });
 
   it('name servers that say something else, nothing, or are no authority', async () => {

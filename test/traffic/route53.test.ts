@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { DrError } from '../../src/base/errors.ts';
 import { createLog, silentLog } from '../../src/base/log.ts';
-import type { TrafficConfig } from '../../src/config/types.ts';
+import type { Route53Config } from '../../src/config/types.ts';
 import { openTraffic } from '../../src/traffic/open.ts';
 import { Route53Traffic, type Route53Tuning } from '../../src/traffic/route53.ts';
 import { Route53Api } from '../../src/traffic/route53-api.ts';
@@ -23,7 +23,7 @@ afterEach(async () => {
   await server.close();
 });
 
-function open(change: Partial<TrafficConfig['route53']> = {}, tuning: Route53Tuning = {}): Route53Traffic {
+function open(change: Partial<Route53Config> = {}, tuning: Route53Tuning = {}): Route53Traffic {
   const driver = new Route53Traffic(route53Config(server, change), silentLog, { clock: skippingClock(), ...tuning });
   opened.push(driver);
   return driver;
@@ -45,7 +45,7 @@ const redirect = async (driver: Route53Traffic, values: readonly string[] = west
 describe('a change', () => {
   it('is found by the client that its configuration names', async () => {
     server.zone.seed(east);
-    const config = { name: 'orders', route53: route53Config(server), endpoints: {} };
+    const config = { name: 'orders', driver: route53Config(server), endpoints: {}, resolvers: undefined };
     const driver = openTraffic(config, silentLog);
     expect(driver.target).toBe('route53 zone ZTEST record orders.example.com A');
     await driver.settled(await driver.point(west, await driver.current()));

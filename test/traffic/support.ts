@@ -1,5 +1,5 @@
-import type { Clock } from '../../src/base/clock.ts';
-import type { TrafficConfig } from '../../src/config/types.ts';
+import { type Clock, systemClock } from '../../src/base/clock.ts';
+import type { Route53Config } from '../../src/config/types.ts';
 import type { Route53Server } from '../harness/route53/server.ts';
 
 /** Known to no one: the embedded endpoint accepts any. */
@@ -8,9 +8,12 @@ export const testCredentials = { accessKeyId: 'AKIDRTEST', secretAccessKey: 'a-s
 /** Configuration for `orders.example.com A` at the embedded endpoint. */
 export function route53Config(
   server: Pick<Route53Server, 'endpoint'>,
-  change: Partial<TrafficConfig['route53']> = {},
-): TrafficConfig['route53'] {
+  change: Partial<Route53Config> = {},
+): Route53Config {
   return {
+    kind: 'route53',
+    routing: 'simple',
+    setIdentifiers: {},
     zone: 'ZTEST',
     record: 'orders.example.com',
     type: 'A',
@@ -37,3 +40,9 @@ export function skippingClock(onSleep: (pauseCount: number) => void = () => {}):
     },
   };
 }
+
+/** The real time, with pauses of 20 ms at most: for what happens by itself within moments. */
+export const hastyClock: Clock = {
+  now: () => systemClock.now(),
+  sleep: (ms, signal) => systemClock.sleep(Math.min(ms, 20), signal),
+};

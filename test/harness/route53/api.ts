@@ -193,6 +193,7 @@ function parseSet(element: XmlElement | undefined): RecordSet {
       'Invalid request: Expected exactly one of [AliasTarget, all of [TTL, and ResourceRecords], or TrafficPolicyInstanceId], but found none in Change with [Action=…]',
     );
   }
+  const failover = text('Failover');
   const optional = { setIdentifier: text('SetIdentifier'), healthCheckId: text('HealthCheckId') };
   return {
     name,
@@ -202,6 +203,7 @@ function parseSet(element: XmlElement | undefined): RecordSet {
     ...(optional.setIdentifier === undefined ? {} : { setIdentifier: optional.setIdentifier }),
     ...(optional.healthCheckId === undefined ? {} : { healthCheckId: optional.healthCheckId }),
     ...(text('Weight') === undefined ? {} : { weight: Number(text('Weight')) }),
+    ...(failover === 'PRIMARY' || failover === 'SECONDARY' ? { failover } : {}),
   };
 }
 
@@ -231,6 +233,7 @@ function setXml(set: RecordSet): XmlValue {
     Type: set.type,
     SetIdentifier: set.setIdentifier,
     Weight: set.weight,
+    Failover: set.failover,
     TTL: set.ttl,
     ResourceRecords: set.values === undefined ? undefined : { ResourceRecord: set.values.map((Value) => ({ Value })) },
     AliasTarget:

@@ -110,7 +110,9 @@ function replyTo(zone: Zone, faults: Faults, query: DecodedPacket, transport: 'u
   if (name === zone.name && question.type === 'SOA') return { ...base, flags, answers: [soa(zone)] };
   const sets = zone.published(name, question.type);
   const isNamed = sets !== undefined || name === zone.name;
-  const answers = (sets ?? []).flatMap(answersOf);
+  const several = (sets ?? []).some((set) => set.setIdentifier !== undefined);
+  const chosen = several ? [zone.chosen(sets ?? [])].filter((set) => set !== undefined) : (sets ?? []);
+  const answers = chosen.flatMap(answersOf);
   if (answers.length > 0) return { ...base, flags, answers };
   return { ...base, flags: isNamed ? flags : flags | rcode.noName, authorities: [soa(zone)] };
 }
@@ -119,6 +121,7 @@ function answersOf(set: RecordSet): Answer[] {
   const name = set.name.replace(/\.$/, '');
   const { type, ttl = 0, values = [] } = set;
   if (type === 'A' || type === 'AAAA') return values.map((data) => ({ type, name, ttl, class: 'IN', data }));
+  if (type === 'NS') return values.map((data) => ({ type, name, ttl, class: 'IN', data: data.replace(/\.$/, '') }));
   if (type === 'CNAME') return values.map((data) => ({ type, name, ttl, class: 'IN', data: data.replace(/\.$/, '') }));
   if (type === 'TXT') return values.map((data) => ({ type, name, ttl, class: 'IN', data: data.replace(/^"|"$/g, '') }));
   return [];

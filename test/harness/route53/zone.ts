@@ -9,6 +9,7 @@ export interface RecordSet {
   readonly values?: readonly string[];
   readonly setIdentifier?: string;
   readonly weight?: number;
+  readonly failover?: 'PRIMARY' | 'SECONDARY';
   readonly healthCheckId?: string;
   readonly alias?: { readonly zone: string; readonly name: string };
 }
@@ -56,6 +57,8 @@ export class Zone {
   #published = new Map<string, RecordSet>();
   #serial = 1;
   #held = false;
+  /** What health checks say, by id; one that is not here is healthy. */
+  readonly health = new Map<string, () => boolean>();
   readonly #changes = new Map<string, ChangeInfo>();
   readonly #pending: Array<{ change: ChangeInfo; snapshot: Map<string, RecordSet>; timer?: NodeJS.Timeout }> = [];
   readonly #stateFile: string | undefined;
@@ -81,6 +84,26 @@ export class Zone {
   published(name: string, type: string): RecordSet[] | undefined {
     const here = [...this.#published.values()].filter((set) => set.name === fullName(name));
     return here.length === 0 ? undefined : here.filter((set) => set.type === type || set.type === 'CNAME');
+  }
+
+  /**
+   * The one of several record sets of a name and type that an answer is made of: of failover routing the PRIMARY unless its
+   * health check fails, of weighted routing by chance (developer guide, "How Amazon Route 53 chooses records").
+   */
+  chosen(sets: readonly RecordSet[], chance: () => number = Math.random): RecordSet | undefined {
+    const healthy = sets.filter((set) => this.health.get(set.healthCheckId ?? '')?.() ?? true);
+    if (sets.some((set) => set.failover !== undefined)) {
+      const secondary = sets.find((set) => set.failover === 'SECONDARY');
+      return healthy.find((set) => set.failover === 'PRIMARY') ?? secondary ?? sets[0];
+    }
+    const weights = (healthy.length > 0 ? healthy : sets).map((set) => ({ set, weight: set.weight ?? 1 }));
+    const total = weights.reduce((sum, { weight }) => sum + weight, 0);
+    let at = chance() * (total === 0 ? weights.length : total);
+    for (const { set, weight } of weights) {
+      at -= total === 0 ? 1 : weight;
+      if (at < 0) return set;
+    }
+    return undefined;
   }
 
   /** Puts a record in place at once, as if it had always been there. */
@@ -219,6 +242,8 @@ function applyOne(records: Map<string, RecordSet>, { action, set: raw }: Change,
   if (set.name !== zone && !set.name.endsWith(`.${zone}`))
     return `RRSet with DNS name ${set.name} is not permitted in zone ${zone}`;
   if (action === 'CREATE' && old !== undefined) return `Tried to create ${title} but it already exists`;
+  const wrong = wrongRouting([...records.values()], set);
+  if (wrong !== undefined) return `RRSet with DNS name ${set.name}, type ${set.type} ${wrong}`;
   const rivals = [...records.values()].filter((other) => other.name === set.name && other.type !== set.type);
   if (set.type === 'CNAME' && (rivals.length > 0 || set.name === zone)) {
     return `RRSet of type CNAME with DNS name ${set.name} is not permitted as it conflicts with other records with the same DNS name in zone ${zone}`;
@@ -236,12 +261,33 @@ function applyOne(records: Map<string, RecordSet>, { action, set: raw }: Change,
   return undefined;
 }
 
+/** The rules for several sets of one name and type, in the order of the API reference (ResourceRecordSet). */
+function wrongRouting(all: readonly RecordSet[], set: RecordSet): string | undefined {
+  const isRouted = set.weight !== undefined || set.failover !== undefined;
+  if (isRouted && set.setIdentifier === undefined) return 'needs a SetIdentifier: missing field SetIdentifier';
+  if (!isRouted && set.setIdentifier !== undefined) return 'has a SetIdentifier without a routing policy';
+  if (set.weight !== undefined && !(set.weight >= 0 && set.weight <= 255)) return 'has a weight outside 0 to 255';
+  const others = all.filter(
+    (other) => other.name === set.name && other.type === set.type && other.setIdentifier !== set.setIdentifier,
+  );
+  if (others.some((other) => form(other) !== form(set)))
+    return 'cannot be created as other RRSets exist with the same name and type with another routing policy';
+  if (set.failover !== undefined && others.some((other) => other.failover === set.failover))
+    return `cannot be created: a ${set.failover} failover record exists already`;
+  return undefined;
+}
+
+function form(set: RecordSet): string {
+  if (set.failover !== undefined) return 'failover';
+  return set.weight === undefined ? 'simple' : 'weighted';
+}
+
 function invalidValue(problem: string, value: string): string {
   return `Invalid Resource Record: 'FATAL problem: ${problem} encountered with '${value}''`;
 }
 
 function sameSet(a: RecordSet, b: RecordSet): boolean {
   const content = (set: RecordSet) =>
-    JSON.stringify([set.ttl, [...(set.values ?? [])].sort(), set.weight, set.healthCheckId, set.alias]);
+    JSON.stringify([set.ttl, [...(set.values ?? [])].sort(), set.weight, set.failover, set.healthCheckId, set.alias]);
   return content(a) === content(b);
 }

@@ -91,6 +91,13 @@ function put(buckets: Buckets, { bucket, key, headers }: S3Request, body: Buffer
   if (condition !== undefined && !unconditional && buckets.info(bucket, key)) {
     throw new S3Error(412, 'PreconditionFailed', 'At least one of the pre-conditions you specified did not hold');
   }
+  const wanted = headers['if-match'];
+  if (typeof wanted === 'string' && !unconditional) {
+    const present = buckets.info(bucket, key);
+    if (!present) throw new S3Error(404, 'NoSuchKey', 'The specified key does not exist.');
+    if (wanted.replaceAll('"', '') !== present.etag)
+      throw new S3Error(412, 'PreconditionFailed', 'At least one of the pre-conditions you specified did not hold');
+  }
   const sha256 = headers['x-amz-checksum-sha256'];
   const info = buckets.put(bucket, key, body, typeof sha256 === 'string' ? sha256 : undefined);
   return { status: 200, headers: { etag: `"${info.etag}"` } };
