@@ -385,7 +385,7 @@ const seconds = (nanoseconds) => (Number(BigInt(nanoseconds) / 1000n) + 0.5) / 1
 function restoreFiles(manifest, options, locate, owners) {
   const read = contentReader(manifest, options);
   const [directories, links, made] = [[], [], new Set()];
-  let files = 0;
+  let [files, extended] = [0, 0];
   const makeParent = (absolute) => {
     const parent = absolute.subarray(0, absolute.lastIndexOf(47));
     if (!made.has(parent.toString('latin1'))) fs.mkdirSync(parent, { recursive: true, mode: 0o700 });
@@ -393,6 +393,7 @@ function restoreFiles(manifest, options, locate, owners) {
   };
   for (const entry of readIndex(manifest, options)) {
     const absolute = locate(entry.path);
+    if (entry.xa) extended++;
     if (entry.t === 'd') {
       fs.mkdirSync(absolute, { recursive: true, mode: 0o700 });
       directories.push({ ...entry, absolute });
@@ -419,6 +420,10 @@ function restoreFiles(manifest, options, locate, owners) {
       fs.utimesSync(absolute, seconds(mt), seconds(mt));
     }
   };
+  if (extended > 0)
+    console.error(
+      `Note: extended attributes (ACLs are some) of ${extended} of the entries are left out; dr restores them.`,
+    );
   return { files, finish };
 }
 

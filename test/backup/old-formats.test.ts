@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process';
 import { cpSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -5,6 +6,8 @@ import { afterAll, describe, expect, test } from 'vitest';
 import { examineVault } from '../../src/backup/care/check-vault.ts';
 import { everything } from '../../src/backup/care/sample.ts';
 import { newestBackup } from '../../src/backup/catalog.ts';
+import type { IndexEntry } from '../../src/backup/index-format.ts';
+import { readIndex } from '../../src/backup/index-reader.ts';
 import { restoreBackup } from '../../src/backup/restore.ts';
 import { fetchWalFile } from '../../src/backup/wal/reader.ts';
 import { systemClock } from '../../src/base/clock.ts';
@@ -14,9 +17,15 @@ import { KeyRing, parseIdentities } from '../../src/vault/keys.ts';
 import { SealPool } from '../../src/vault/seal-pool.ts';
 import { tempDir } from '../harness/temp.ts';
 
-const fixture = fileURLToPath(new URL('../fixtures/vault-1', import.meta.url));
+/** What `scripts/make-fixture.ts` left in the large file of format 2. */
+function largeOf2(): Buffer {
+  const content = Buffer.alloc(5 * 1024 * 1024, 'once upon a time ');
+  for (const position of [1024 * 1024, 4 * 1024 * 1024 + 1]) content.write('and then it was changed', position);
+  return content;
+}
 
-describe('a vault of format 1, written by dr 0.1.0', () => {
+describe.each([1, 2])('a vault of format %i, written by dr 0.1.0', (format) => {
+  const fixture = fileURLToPath(new URL(`../fixtures/vault-${format}`, import.meta.url));
   const pool = new SealPool(1);
   afterAll(async () => await pool.close());
 
@@ -30,7 +39,7 @@ describe('a vault of format 1, written by dr 0.1.0', () => {
 
   test('is recognised', async () => {
     const { store } = await open();
-    expect(await checkVault(store)).toMatchObject({ format: 1 });
+    expect(await checkVault(store)).toMatchObject({ format });
   });
 
   test('is found to be whole', async () => {
@@ -50,6 +59,36 @@ describe('a vault of format 1, written by dr 0.1.0', () => {
     expect(readFileSync(path.join(target, 'hello.txt'), 'utf8')).toBe('hello, later versions\n');
     const binary = Buffer.from(Array.from({ length: 5000 }, (_, i) => (i * 7) % 256));
     expect(readFileSync(path.join(target, 'folder', 'binary')).equals(binary)).toBe(true);
+    expect(manifest.previous === undefined).toBe(format === 1);
+    if (format === 1) return;
+    // Pieces of two backups.
+    expect(readFileSync(path.join(target, 'large')).equals(largeOf2())).toBe(true);
+    expect(manifest.parts).toHaveLength(2);
+    let hello: IndexEntry | undefined;
+    for await (const entry of readIndex(store, manifest, keyRing)) {
+      if (entry.path.toString() === 'hello.txt') hello = entry;
+    }
+    expect(hello).toMatchObject({
+      mtimeNs: 1_700_000_000_123_456_789n,
+      attributes: [{ name: Buffer.from('user.origin'), value: Buffer.from('the beginning') }],
+    });
+  });
+
+  test.each(['uploads', 'plain'])('gives back %s by the script that it carries', async (resource) => {
+    const { store } = await open();
+    const target = path.join(await tempDir('restored'), 'content');
+    const script = fileURLToPath(new URL('../../restore-script/dr-restore.mjs', import.meta.url));
+    const identity = ['--identity', path.join(fixture, 'identity.txt')];
+    const vault = fileURLToPath(store.location);
+    const ended = spawnSync(process.execPath, [script, vault, 'restore', resource, target, ...identity], {
+      encoding: 'utf8',
+    });
+    expect(ended, ended.stderr).toMatchObject({ status: 0, stdout: expect.stringContaining('every byte was checked') });
+    expect(ended.stderr).toMatch(
+      format === 1 ? /^$/ : /^Note: extended attributes .* of 1 of the entries are left out/,
+    );
+    expect(readFileSync(path.join(target, 'hello.txt'), 'utf8')).toBe('hello, later versions\n');
+    if (format === 2) expect(readFileSync(path.join(target, 'large')).equals(largeOf2())).toBe(true);
   });
 
   test('gives back its WAL', async () => {

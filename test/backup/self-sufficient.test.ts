@@ -1,12 +1,14 @@
 import { execFileSync } from 'node:child_process';
-import { randomBytes } from 'node:crypto';
+import { randomBytes, randomInt } from 'node:crypto';
 import {
   chmodSync,
+  closeSync,
   cpSync,
   existsSync,
   linkSync,
   lstatSync,
   mkdirSync,
+  openSync,
   readdirSync,
   readFileSync,
   readlinkSync,
@@ -15,9 +17,9 @@ import {
   truncateSync,
   utimesSync,
   writeFileSync,
+  writeSync,
 } from 'node:fs';
 import path from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { generateHybridIdentity, generateIdentity, identityToRecipient } from 'age-encryption';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { backupResource } from '../../src/backup/backup-resource.ts';
@@ -203,15 +205,32 @@ describe('dr-restore.mjs and keys', () => {
   });
 });
 
-test.each(['uploads', 'plain'])('dr-restore.mjs restores %s of the stored vault of format 1', async (resource) => {
-  const fixture = fileURLToPath(new URL('../fixtures/vault-1', import.meta.url));
-  const vault = path.join(await tempDir('old'), 'vault');
-  cpSync(path.join(fixture, 'vault'), vault, { recursive: true });
-  cpSync(fileURLToPath(new URL('../../restore-script/dr-restore.mjs', import.meta.url)), `${vault}/dr-restore.mjs`);
-  const target = path.join(await tempDir('restored'), 'content');
-  const ended = restoreScript(vault, 'restore', resource, target, '--identity', path.join(fixture, 'identity.txt'));
-  expect(ended).toMatchObject({ code: 0, stderr: '' });
-  expect(readFileSync(path.join(target, 'hello.txt'), 'utf8')).toBe('hello, later versions\n');
+test('dr-restore.mjs restores every backup of a chain that is built one on the other', async () => {
+  const store = await fileVault();
+  const world = await backupWorld([store]);
+  const source = await strangeTree();
+  const context = { ...world.context, partBytes: 1024 * 1024, scratch: await tempDir('scratch') };
+  const directory = { name: 'uploads', kind: 'data', path: source, exclude: [], allowEmpty: false } as const;
+  const wanted = new Map<string, Map<string, object>>();
+  for (let n = 0; n < 4; n++) {
+    const { manifest } = await takeDirectoryBackup(context, directory);
+    wanted.set(manifest.id, snapshot(source));
+    expect(manifest.previous === undefined).toBe(n === 0);
+    expect(n === 0 || manifest.storedBytes < 2 * 1024 * 1024).toBe(true);
+    const file = openSync(path.join(source, 'a/large'), 'r+');
+    for (let i = 0; i < 3; i++) writeSync(file, randomBytes(100), 0, 100, randomInt(9 * 1024 * 1024));
+    closeSync(file);
+    if (n === 1) truncateSync(path.join(source, 'a/large'), 8 * 1024 * 1024 + 3);
+    writeFileSync(path.join(source, `a/b/small ${n}`), randomBytes(500));
+  }
+  const identity = ['--identity', await identityFile(world.identity)];
+  for (const [id, content] of wanted) {
+    const target = path.join(await tempDir('restored'), 'uploads');
+    const ended = restoreScript(rootOf(store), 'restore', 'uploads', target, '--backup', id, ...identity);
+    expect(ended).toMatchObject({ code: 0, stderr: '' });
+    expect(snapshot(target)).toEqual(content);
+  }
+  await world.pool.close();
 });
 
 test('dr-restore.mjs restores a PostgreSQL 17 database with its tablespace, which plain postgres then starts, every archived row in it', async () => {
