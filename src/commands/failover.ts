@@ -8,7 +8,7 @@ import { renderRunMarkdown } from '../report/run-markdown.ts';
 import { renderRunPlan } from '../report/run-plan.ts';
 import { renderRunText } from '../report/run-text.ts';
 import { list } from '../report/values.ts';
-import { findUnfinished, type UnfinishedRun } from '../runbook/history.ts';
+import { findUnfinished, forecastOf, stepHistory, type UnfinishedRun } from '../runbook/history.ts';
 import { loadRunbook, shippedRunbooks } from '../runbook/load.ts';
 import { leaseOf, type Runbook } from '../runbook/model.ts';
 import { planRun } from '../runbook/plan.ts';
@@ -25,7 +25,7 @@ import { acquireLease } from '../vault/lease.ts';
 import { currentHolder, describeHolder } from '../vault/lease-holder.ts';
 import type { CommandContext, CommandResult } from './context.ts';
 import type { At, FailoverOptions } from './options.ts';
-import { createRunView } from './run-view.ts';
+import { createRunView, type Forecast } from './run-view.ts';
 import { openWorld, type World } from './world.ts';
 
 /** `dr failover`, `dr switchover`, `dr failback`: plans, drills or executes their runbooks. */
@@ -48,7 +48,7 @@ export async function run(context: CommandContext, options: FailoverOptions): Pr
     searchPath: (context.env['PATH'] ?? '').split(delimiter).filter((directory) => directory !== ''),
     log: context.log,
   });
-  const view = createRunView(context.say, context.onProgress);
+  const view = createRunView(context.say, context.onProgress, await forecastFor(context, world, to, runbook));
   const holder = await currentHolder();
   const engine: Engine = {
     world: {
@@ -94,6 +94,21 @@ export async function run(context: CommandContext, options: FailoverOptions): Pr
   const result = await executeRun(engine, request);
   const failure = failureOf(result);
   return { data: result.report, text: renderRunText(result.report), ...(failure ? { failure } : {}) };
+}
+
+/** What earlier runs took; a vault that cannot say so must not keep anybody waiting. */
+async function forecastFor(context: CommandContext, world: World, to: string, runbook: Runbook): Promise<Forecast> {
+  const store = world.stores.find(({ name }) => name === siteOf(world, to).vault);
+  if (store === undefined) return new Map();
+  try {
+    return forecastOf(
+      await stepHistory(store, runbook.name, AbortSignal.any([context.signal, AbortSignal.timeout(5000)])),
+    );
+  } catch (error) {
+    context.signal.throwIfAborted();
+    context.log.debug({ vault: store.name, error }, 'no forecast: the reports of earlier runs cannot be read');
+    return new Map();
+  }
 }
 
 /** A runbook is run only in a mode that it was written for. */

@@ -110,6 +110,8 @@ export interface FailoverOptions {
 
 export interface RunsOptions {
   readonly id: string | undefined;
+  /** Show the report of that run as a document. */
+  readonly report: 'markdown' | 'html' | undefined;
   /** A person's answer to a step of that run which waits for approval. */
   readonly answer:
     | {

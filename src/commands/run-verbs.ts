@@ -79,11 +79,13 @@ export const runVerbs: readonly Verb[] = [
       ['--refuse <step>', 'keep the step from beginning; the run stops'],
       ['--as <name>', 'who answers (default: the account)'],
       ['--comment <text>', 'what to record with the answer'],
+      ['--report <form>', 'show the report as a document: markdown or html'],
     ],
     examples: [
       'dr runs',
       'dr runs 20261123T050102123Z-3f9a1c',
       'dr runs 20261123T050102123Z-3f9a1c --approve promote[orders]',
+      'dr runs 20261123T050102123Z-3f9a1c --report html > report.html',
     ],
     failures: ['not-found', ...storage, 'conflict'],
     read: readRuns,

@@ -11,8 +11,15 @@ export interface RunView {
   onProgress(step: string, progress: Progress): void;
 }
 
+/** What earlier runs took, milliseconds by step. */
+export type Forecast = ReadonlyMap<string, number>;
+
 /** One line for everything that the journal takes, with the time since the start and how much of the objective is left. */
-export function createRunView(say: (line: string) => void, onProgress: OnProgress): RunView {
+export function createRunView(
+  say: (line: string) => void,
+  onProgress: OnProgress,
+  forecast: Forecast = new Map(),
+): RunView {
   let stage: StageName | undefined;
   return {
     onEntry: (entry, state) => {
@@ -24,10 +31,10 @@ export function createRunView(say: (line: string) => void, onProgress: OnProgres
         const step = state.steps.find(({ plan }) => plan.id === event.step);
         if (step && event.type === 'step-started' && step.plan.stage !== stage) {
           stage = step.plan.stage;
-          say(`${stage.toUpperCase().padEnd(12)}  ${budgetText(stage, atMs, state)}`);
+          say(`${stage.toUpperCase().padEnd(12)}  ${budgetText(stage, atMs, state, forecast)}`);
         }
       }
-      const text = describeEvent(entry, state);
+      const text = describeEvent(entry, state, forecast);
       if (text !== undefined) write(text);
     },
     onProgress: (step, progress) => onProgress({ ...progress, task: progress.task === 'watch' ? step : progress.task }),
@@ -35,17 +42,30 @@ export function createRunView(say: (line: string) => void, onProgress: OnProgres
 }
 
 /** What a stage may take, and how the whole run stands: `budget 35 min; 52 min left of the objective`. */
-function budgetText(stage: StageName, atMs: number, state: RunState): string {
+function budgetText(stage: StageName, atMs: number, state: RunState, forecast: Forecast): string {
   const rtoMs = state.started?.objectives.rtoMs ?? 0;
   const left = rtoMs - (atMs - state.startedAtMs);
   const whole =
     left >= 0 ? `${formatDuration(left)} left of the objective` : `${formatDuration(-left)} OVER the objective`;
   const budgetMs = stageBudgetMs(stage, rtoMs);
-  return budgetMs === undefined ? whole : `budget ${formatDuration(budgetMs)}; ${whole}`;
+  const expected = expectedMs(stage, state, forecast);
+  return [
+    ...(budgetMs === undefined ? [] : [`budget ${formatDuration(budgetMs)}`]),
+    ...(expected === undefined ? [] : [`about ${formatDuration(expected)} by earlier runs`]),
+    whole,
+  ].join('; ');
+}
+
+/** Side by side only the slowest counts; undefined when no step of the stage was ever measured. */
+function expectedMs(stage: StageName, state: RunState, forecast: Forecast): number | undefined {
+  const steps = state.steps.filter(({ plan }) => plan.stage === stage && forecast.has(plan.id));
+  if (steps.length === 0) return undefined;
+  const groups = Map.groupBy(steps, ({ plan }) => plan.group).values();
+  return [...groups].reduce((sum, group) => sum + Math.max(...group.map(({ plan }) => forecast.get(plan.id) ?? 0)), 0);
 }
 
 /** Undefined for what would only make noise. */
-function describeEvent({ event, runId }: JournalEntry, state: RunState): string | undefined {
+function describeEvent({ event, runId }: JournalEntry, state: RunState, forecast: Forecast): string | undefined {
   const step = 'step' in event ? state.steps.find(({ plan }) => plan.id === event.step) : undefined;
   const took =
     step?.startedAtMs !== undefined && step.endedAtMs !== undefined
@@ -59,7 +79,14 @@ function describeEvent({ event, runId }: JournalEntry, state: RunState): string 
     case 'split-brain-accepted':
       return `${event.name} accepts that the old primary may still accept writes`;
     case 'step-started':
-      return `${event.step}: ${step?.plan.title ?? ''}${event.attempt > 1 ? ` (attempt ${event.attempt})` : ''}`;
+      return [
+        `${event.step}: ${step?.plan.title ?? ''}`,
+        ...(event.attempt > 1 ? [`(attempt ${event.attempt})`] : []),
+        // What takes no time needs no forecast.
+        ...((forecast.get(event.step) ?? 0) >= 1000
+          ? [`(about ${formatDuration(forecast.get(event.step) ?? 0)})`]
+          : []),
+      ].join(' ');
     case 'step-skipped':
       return undefined;
     case 'step-finished':

@@ -1,6 +1,8 @@
 import { userInfo } from 'node:os';
 import { DrError, messageOf } from '../base/errors.ts';
+import { renderRunHtml } from '../report/run-html.ts';
 import { renderRunList } from '../report/run-list.ts';
+import { renderRunMarkdown } from '../report/run-markdown.ts';
 import { renderRunText } from '../report/run-text.ts';
 import { answerApproval } from '../runbook/approval.ts';
 import { listRuns } from '../runbook/history.ts';
@@ -40,7 +42,13 @@ export async function run(context: CommandContext, options: RunsOptions): Promis
   const { journal, store } = await longestJournal(context, stores, options.id);
   if (options.answer) return await answer(context, store, options.id, journal, options.answer);
   const report = buildReport(options.id, journal.entries, journal.state, journal.lastDigest);
-  return { data: report, text: renderRunText(report) };
+  const text =
+    options.report === 'html'
+      ? renderRunHtml(report)
+      : options.report === 'markdown'
+        ? renderRunMarkdown(report)
+        : renderRunText(report);
+  return { data: report, text };
 }
 
 async function answer(

@@ -60,7 +60,14 @@ export function readRuns({ arguments: given, flags }: Written): RunsOptions {
     step === undefined
       ? undefined
       : ({ step, kind, name: word(flags['as']), comment: word(flags['comment']) } as const);
-  return { id, answer };
+  const report = word(flags['report']);
+  if (report !== undefined && report !== 'markdown' && report !== 'html') {
+    throw new DrError('usage', `--report ${report} is no form of a report`, { next: 'Say markdown or html.' });
+  }
+  if (report !== undefined && (id === undefined || answer !== undefined)) {
+    throw new DrError('usage', '--report shows one run', { next: 'Write: dr runs ID --report html > report.html' });
+  }
+  return { id, report, answer };
 }
 
 /** Throws `usage` for an unknown action, and for flags that do not go with it. */

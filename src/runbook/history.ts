@@ -106,3 +106,18 @@ export async function stepHistory(
   }
   return history;
 }
+
+/** The median of what each step took in earlier runs, milliseconds by step id. */
+export function forecastOf(history: ReadonlyMap<string, readonly number[]>): Map<string, number> {
+  return new Map(
+    [...history].flatMap(([id, values]) => {
+      const middle = median(values);
+      return middle === undefined ? [] : [[id, middle] as const];
+    }),
+  );
+}
+
+export function median(values: readonly number[]): number | undefined {
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[Math.floor(sorted.length / 2)];
+}

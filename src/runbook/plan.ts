@@ -2,7 +2,7 @@ import { messageOf } from '../base/errors.ts';
 import type { RunFacts, StepContext, StepPlan } from '../steps/contract.ts';
 import { timedId } from '../vault/layout.ts';
 import { scopeOf } from './execute.ts';
-import { stepHistory } from './history.ts';
+import { median, stepHistory } from './history.ts';
 import { membersAt } from './members.ts';
 import { instancesOf, type StageName, type StepInstance } from './model.ts';
 import { resolveParams } from './reference.ts';
@@ -148,9 +148,4 @@ async function planStep(
     }
   }
   return { ...head, ...view, problems: [...view.problems, ...problems] };
-}
-
-function median(values: readonly number[]): number | undefined {
-  const sorted = [...values].sort((a, b) => a - b);
-  return sorted[Math.floor(sorted.length / 2)];
 }

@@ -219,7 +219,9 @@ describe('every verb', () => {
 
   test('a handler that is there is used', () => {
     for (const verb of verbs) {
-      const there = existsSync(new URL(`../../src/commands/${verb.name}.ts`, import.meta.url));
+      // A planned move is executed by the same handler as a failover.
+      const handler = ['switchover', 'failback'].includes(verb.name) ? 'failover' : verb.name;
+      const there = existsSync(new URL(`../../src/commands/${handler}.ts`, import.meta.url));
       expect(`${verb.name}: ${verb.wired}`).toBe(`${verb.name}: ${there}`);
     }
   });
