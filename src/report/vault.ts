@@ -1,12 +1,13 @@
+import type { VaultCare } from '../backup/care/care-record.ts';
 import type { VaultCheck } from '../backup/care/check-vault.ts';
 import type { VaultProblem } from '../backup/care/check-vault-findings.ts';
 import { describeLoss } from '../backup/care/losses.ts';
 import type { VaultRepair } from '../backup/care/repair-vault.ts';
-import type { HeldResource, HeldWal, VaultList } from '../backup/care/vault-contents.ts';
+import type { HeldResource, HeldWal, ResourceSpread, VaultList } from '../backup/care/vault-contents.ts';
 import { DrError, messageOf } from '../base/errors.ts';
-import { formatBytes } from '../base/units.ts';
+import { formatBytes, formatDuration } from '../base/units.ts';
 import { type Column, printable, renderTable } from './table.ts';
-import { count, formatAge, list } from './values.ts';
+import { count, formatAge, formatTime, list } from './values.ts';
 
 /** Problems, foreign objects and mended objects shown of each vault; --json has all of them. */
 const SHOWN = 40;
@@ -15,23 +16,56 @@ const SHOWN_TOUCHED = 3;
 /** What each vault holds and lacks. */
 export function renderVaultList({ vaults, resources }: VaultList, nowMs: number): string {
   const lines: string[] = [];
-  for (const { vault, region, location, problem, resources: held, wal } of vaults) {
+  for (const { vault, region, location, problem, resources: held, wal, care } of vaults) {
     lines.push(`Vault ${vault} in ${region}, ${printable(location)}`);
     if (problem !== undefined) lines.push(`  NOT READABLE: ${printable(problem)}`);
     else if (held.length === 0 && wal.length === 0) lines.push('  It holds no backup.');
     else lines.push(indent(renderTable(heldColumns, held)));
     if (wal.length > 0) lines.push('', indent(renderTable(walColumns(nowMs), wal)));
-    lines.push('');
+    lines.push(...careLines(care, nowMs).map((line) => `  ${line}`), '');
   }
-  if (resources.length > 0) {
-    const single = resources.filter(({ crossRegion }) => !crossRegion);
+  const single = resources.filter(({ crossRegion }) => !crossRegion);
+  if (resources.length > 0 && single.length === 0) {
     lines.push(
-      single.length === 0
-        ? 'The newest backup of every resource lies in more than one region. "dr status" says what would be lost now.'
-        : `NOT CROSS-REGION: the newest backup of ${list(single.map(({ resource }) => resource))} lies in one region only.`,
+      'CROSS-REGION: the newest backup of every resource lies in more than one region. "dr status" says what would be lost now.',
     );
   }
+  lines.push(...single.map((resource) => singleLine(resource, nowMs)));
   return lines.join('\n').trimEnd();
+}
+
+function singleLine({ resource, regions, sharedId, aloneSinceMs }: ResourceSpread, nowMs: number): string {
+  const since =
+    aloneSinceMs === undefined ? '' : `, since ${formatTime(aloneSinceMs)} (${formatAge(aloneSinceMs, nowMs)})`;
+  const shared =
+    sharedId === undefined ? 'no backup of it lies in two regions' : `the newest in two regions is ${sharedId}`;
+  return `NOT CROSS-REGION: the newest backup of ${resource} lies in one region only (${list(regions)})${since}; ${shared}.`;
+}
+
+/** When it was last looked at, what is wrong since then, and what was mended. */
+function careLines(care: VaultCare | undefined, nowMs: number): string[] {
+  if (!care) return ['Never checked by a daemon: dr vault check looks at it now.'];
+  const { check, read, repair, problems, losses } = care;
+  const age = (time: string) => formatAge(Date.parse(time), nowMs);
+  const content = read
+    ? `, ${formatShare(read.share)} of its content read ${age(read.finishedAt)}`
+    : ', content never read';
+  const found = problems === 0 ? 'nothing missing or damaged' : `${count(problems, 'PROBLEM')} not mended`;
+  const did = repair && [
+    ...(repair.mended > 0 ? [`${count(repair.mended, 'object')} mended`] : []),
+    ...(repair.backups > 0 ? [`${count(repair.backups, 'backup')} copied`] : []),
+    ...(repair.walObjects > 0 ? [`${count(repair.walObjects, 'WAL object')} copied`] : []),
+    ...(repair.failed > 0 ? [`${count(repair.failed, 'object')} not`] : []),
+  ];
+  return [
+    `Checked ${age(check.finishedAt)} at site ${check.site}${content}: ${found}.`,
+    ...(repair ? [`Repaired ${age(repair.finishedAt)} at site ${repair.site}: ${list(did ?? [])}.`] : []),
+    ...losses.map((loss) => `LOST ${printable(loss)}`),
+  ];
+}
+
+function formatShare(share: number): string {
+  return share >= 1 ? 'all' : `${Number((share * 100).toFixed(2))} %`;
 }
 
 const heldColumns: readonly Column<HeldResource>[] = [
@@ -55,6 +89,13 @@ const walColumns = (nowMs: number): readonly Column<HeldWal>[] => [
       problem !== undefined ? `DAMAGED: ${problem}` : from === undefined ? '-' : `${from}, ${to}`,
   },
   { title: 'REACHES', value: ({ coveredUntilMs }) => (coveredUntilMs > 0 ? formatAge(coveredUntilMs, nowMs) : '-') },
+  {
+    title: 'BEHIND',
+    value: ({ behind }) => {
+      if (!behind || (behind.ms === 0 && (behind.bytes ?? 0) === 0)) return '-';
+      return `${formatDuration(behind.ms)}${behind.bytes === undefined ? '' : `, ${formatBytes(behind.bytes)}`}`;
+    },
+  },
 ];
 
 /** What the checks have found, vault by vault. `seed`: only a share of the content was read. */

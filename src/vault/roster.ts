@@ -2,7 +2,7 @@ import { z } from 'zod';
 import { DrError, isAbort } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import { refreshDocuments, type VaultDocuments } from './documents.ts';
-import { checkVault, enrolVault, type VaultMarker } from './enrol.ts';
+import { checkVault, enrolVault, markerSchema, type VaultMarker } from './enrol.ts';
 import { GuardedStore } from './guarded-store.ts';
 import { layout } from './layout.ts';
 import { decodeRecord, encodeRecord } from './record.ts';
@@ -15,6 +15,8 @@ const rosterSchema = z.object({
   location: z.string(),
   /** Id in the vault's marker. */
   id: z.string(),
+  /** What else its marker said when it was enrolled, so that a lost one can be written again as it was; absent in older records. */
+  enrolled: markerSchema.omit({ id: true }).optional(),
 });
 
 /** What the vaults know of each other: that the place behind a name was enrolled once, and which one it was. */
@@ -193,6 +195,11 @@ async function writeRoster(
           name: store.name,
           location: store.location,
           id: marker.id,
+          enrolled: {
+            format: marker.format,
+            createdAt: marker.createdAt,
+            ...(marker.system === undefined ? {} : { system: marker.system }),
+          },
         };
     const key = layout.vaultRecord(entry.name, entry.generation);
     for (const other of opened) {

@@ -74,7 +74,10 @@ describe('dr vault list', () => {
     for (const file of filesOf('vault-west', 'manifests/uploads')) rmSync(file);
     const lacking = await dr('vault', 'list');
     expect(lacking.stdout).toMatch(/Vault west[\s\S]*uploads +0 +1 /);
-    expect(lacking.stdout).toMatch(/NOT CROSS-REGION: the newest backup of uploads lies in one region only/);
+    expect(lacking.stdout).toMatch(
+      /NOT CROSS-REGION: the newest backup of uploads lies in one region only \(eu-west-1\), since .* \(1 h ago\); no backup of it lies in two regions\.$/m,
+    );
+    expect(lacking.stdout).toMatch(/Never checked by a daemon/);
     const json = await dr('vault', 'list', '--json');
     expect(json.json()).toMatchObject({ result: { resources: [{ crossRegion: true }, { crossRegion: false }] } });
     rmSync(join(root, 'vault-west'), { recursive: true });

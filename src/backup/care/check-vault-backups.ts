@@ -3,11 +3,11 @@ import { DrError } from '../../base/errors.ts';
 import { type Lsn, parseLsn } from '../../postgres/lsn.ts';
 import { layout, timeOfId } from '../../vault/layout.ts';
 import { sha256 } from '../../vault/seal.ts';
-import { readManifest } from '../catalog.ts';
-import type { Manifest } from '../manifest.ts';
+import { decodeManifest, type Manifest } from '../manifest.ts';
 import { parsePartKey, type SurveyedBackup, surveyed, type VaultSurvey } from '../retention/collect-survey.ts';
 import { BackupUsers, manifestOf, names } from './backup-users.ts';
 import { type CheckContext, isGone } from './check-vault-findings.ts';
+import { requireExact } from './check-vault-records.ts';
 import { type Content, ExpectedParts } from './expected-parts.ts';
 
 const MANIFESTS_IN_FLIGHT = 16;
@@ -63,7 +63,8 @@ export async function checkBackups(context: CheckContext): Promise<BackupsFound>
       return;
     }
     try {
-      const manifest = await readManifest(store, resource, id);
+      const bytes = await store.read(key, undefined, { signal });
+      const manifest = requireManifest(key, bytes, `${store.location}/${key}`);
       const backup = surveyed(manifest, store);
       expect(expected, manifest);
       const need = needOf(manifest, backup);
@@ -80,6 +81,14 @@ export async function checkBackups(context: CheckContext): Promise<BackupsFound>
   const users = new BackupUsers(survey);
   await checkContents(context, users, expected);
   return { survey, users, databases };
+}
+
+/** The manifest under a key. Throws `corrupt` for anything else, `refused` for a newer format. */
+export function requireManifest(key: string, bytes: Uint8Array, where: string): Manifest {
+  const manifest = decodeManifest(bytes, where);
+  requireExact(bytes, where);
+  if (layout.manifest(manifest.resource, manifest.id) === key) return manifest;
+  throw new DrError('corrupt', `the manifest is that of backup ${manifest.id} of ${manifest.resource}`, { where });
 }
 
 function expect({ parts, indexes }: Expected, { resource, index, parts: named }: Manifest): void {

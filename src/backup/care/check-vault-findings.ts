@@ -20,6 +20,8 @@ export interface VaultProblem {
   readonly touches: readonly string[];
   /** Of content: what its manifest says. */
   readonly content?: Content | undefined;
+  /** Of a document beside a report: its digest, hexadecimal, as the report has it. */
+  readonly sha256?: string | undefined;
   /** Of missing WAL: its lineage, and where the oldest base backup of it begins to need WAL. */
   readonly lineage?: { readonly systemId: string; readonly from: Lsn; readonly segmentBytes: number } | undefined;
 }

@@ -5,6 +5,7 @@ import { decodeRecord } from '../../vault/record.ts';
 import { type RosterEntry, readRoster } from '../../vault/roster.ts';
 import type { ObjectStore } from '../../vault/store.ts';
 import type { CheckContext } from './check-vault-findings.ts';
+import { requireExact } from './check-vault-records.ts';
 
 /** What is known about the marker of a vault. */
 export type MarkerState =
@@ -93,7 +94,10 @@ export async function readMarker(
     marker = markerSchema.parse(value);
     // Markers of the first versions have no digest.
     digested = typeof value === 'object' && value !== null && 'sha256' in value;
-    if (digested || entry?.id !== marker.id) decodeRecord(bytes, 'the marker', where);
+    if (digested || entry?.id !== marker.id) {
+      decodeRecord(bytes, 'the marker', where);
+      requireExact(bytes, where);
+    }
   } catch (error) {
     if (!digested && marker && entry && entry.id !== marker.id) throw otherVault(store);
     if (marker && !entry && !digested) return { state: 'good', marker };

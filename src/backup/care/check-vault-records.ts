@@ -17,24 +17,50 @@ interface Shape {
   readonly pattern: RegExp;
   readonly what: string;
   readonly named: readonly string[];
+  /** Of what repeats no name: fields of which it has one at least. */
+  readonly has?: readonly string[];
+  /** A field that only another sort has. */
+  readonly lacks?: string;
   readonly isHint?: boolean;
 }
 
 const shapes: readonly Shape[] = [
-  { pattern: /^holds\/([^/]+?)(?:\.cleared)?\.json$/, what: 'the hold', named: ['id'] },
-  { pattern: /^records\/active\/(\d{10})\.json$/, what: 'the record of the active site', named: ['generation'] },
+  { pattern: /^holds\/([^/]+)\.cleared\.json$/, what: 'the end of a hold', named: ['id'], lacks: 'reason' },
+  { pattern: /^holds\/([^/]+)\.json$/, what: 'the hold', named: ['id'], has: ['reason'] },
+  {
+    pattern: /^records\/active\/(\d{10})\.json$/,
+    what: 'the record of the active site',
+    named: ['generation'],
+    has: ['site'],
+  },
   {
     pattern: /^records\/vaults\/([^/]+)\/(\d{10})\.json$/,
     what: 'the record of the vaults',
     named: ['name', 'generation'],
   },
   { pattern: /^verifications\/([^/]+)\/([^/]+)\.json$/, what: 'the verification report', named: ['resource', 'id'] },
-  { pattern: /^runs\/([^/]+)\/journal\/(\d{6,})\.json$/, what: 'the journal entry', named: ['runId', 'number'] },
-  { pattern: /^runs\/([^/]+)\/approvals\/[^/]+\.json$/, what: 'the approval', named: ['runId'] },
-  { pattern: /^runs\/([^/]+)\/report\.json$/, what: 'the report', named: ['runId'] },
+  {
+    pattern: /^runs\/([^/]+)\/journal\/(\d{6,})\.json$/,
+    what: 'the journal entry',
+    named: ['runId', 'number'],
+    has: ['event'],
+  },
+  {
+    pattern: /^runs\/([^/]+)\/approvals\/([^/]+)\.json$/,
+    what: 'the approval',
+    named: ['runId', 'step'],
+    has: ['answer'],
+  },
+  { pattern: /^runs\/([^/]+)\/report\.json$/, what: 'the report', named: ['runId'], has: ['runbook'] },
   { pattern: /^configuration\/([^/]+)$/, what: 'the stored configuration', named: ['id'] },
   { pattern: /^heartbeats\/([^/]+)\.json$/, what: 'the heartbeat', named: ['resource'], isHint: true },
-  { pattern: /^hints\/retention\.json$/, what: 'the mark of retention', named: [], isHint: true },
+  {
+    pattern: /^hints\/retention\.json$/,
+    what: 'the mark of retention',
+    named: [],
+    has: ['done', 'blocked', 'finishedAt'],
+    isHint: true,
+  },
   { pattern: /^hints\/care-([^/]+)\.json$/, what: 'the report of the last check', named: ['vault'], isHint: true },
 ];
 
@@ -46,16 +72,32 @@ type TextForm = (typeof textForms)[number];
 /** Where records lie that every vault should have alike. */
 export const recordFolders = [layout.holds, 'records/', 'verifications/', 'runs/', 'configuration/'] as const;
 
+/** What no key may hold is `=` in it (`layout.runApproval`). */
+function isSpelt(value: unknown, name: string | undefined): boolean {
+  return typeof value === 'string' && value.replace(/[^A-Za-z0-9._=-]/g, '=') === name;
+}
+
+/** A digest of the content says nothing of what stands before and behind it. */
+export function requireExact(bytes: Uint8Array, where: string): void {
+  const [first, last, end] = [bytes[0], bytes.at(-2), bytes.at(-1)];
+  if (first === 0x7b && last === 0x7d && end === 0x0a) return;
+  throw new DrError('corrupt', 'it reads as it should, and was cut or added to', { where });
+}
+
 /** Checks the digest of a record and that it is the one of its name, and gives its content; undefined for a key that is no record's. Throws `corrupt`. */
 export function requireRecord(key: string, bytes: Uint8Array, where: string): Record<string, unknown> | undefined {
   if (reportText.test(key)) return {};
   const shape = shapes.find(({ pattern }) => pattern.test(key));
   if (!shape) return undefined;
   const record = decodeRecord(bytes, shape.what, where);
+  requireExact(bytes, where);
+  const { has, lacks } = shape;
+  if ((has && !has.some((field) => field in record)) || (lacks !== undefined && lacks in record))
+    throw new DrError('corrupt', `${shape.what} is another record`, { where });
   const found = shape.pattern.exec(key)?.slice(1) ?? [];
   for (const [i, field] of shape.named.entries()) {
     const value = record[field];
-    const said = typeof value === 'number' ? value === Number(found[i]) : value === found[i];
+    const said = typeof value === 'number' ? value === Number(found[i]) : isSpelt(value, found[i]);
     if (!said) throw new DrError('corrupt', `${shape.what} is that of another name (${field})`, { where });
   }
   return record;
@@ -109,11 +151,11 @@ export async function checkRecords(context: CheckContext): Promise<RecordsFound>
       }
     });
   }
-  const missing = (key: string, why: string) => {
+  const missing = (key: string, why: string, sha256?: string) => {
     if (there.has(key)) return;
     // The other vaults need not be asked for it again.
     there.add(key);
-    findings.problem({ state: 'missing', kind: 'record', key, why, touches: [touchedBy(key)] });
+    findings.problem({ state: 'missing', kind: 'record', key, why, touches: [touchedBy(key)], sha256 });
   };
   for (const [run, numbers] of entries) {
     const last = Math.max(...numbers);
@@ -126,7 +168,7 @@ export async function checkRecords(context: CheckContext): Promise<RecordsFound>
       documents ?? new Map(isThere ? [['md', undefined]] : []);
     for (const [form, digest] of expected) {
       const key = layout.runReport(run, form);
-      if (!texts.has(form)) missing(key, 'the other form of the report is there');
+      if (!texts.has(form)) missing(key, 'the other form of the report is there', digest);
       else if (digest !== undefined) await checkText(context, key, digest);
     }
   }
@@ -153,13 +195,11 @@ function documentDigests(record: Record<string, unknown> | undefined): ReadonlyM
 
 /** A form of a report for people, against the digest in the record. */
 async function checkText({ store, findings, signal }: CheckContext, key: string, digest: string): Promise<void> {
+  const damaged = (why: string) =>
+    findings.problem({ state: 'damaged', kind: 'record', key, why, touches: [touchedBy(key)], sha256: digest });
   try {
     const bytes = await store.read(key, undefined, { signal });
-    if (sha256(bytes).toString('hex') === digest) return;
-    const error = new DrError('corrupt', 'it is not the document that the report was stored with', {
-      where: `${store.location}/${key}`,
-    });
-    findings.damaged('record', key, error, [touchedBy(key)]);
+    if (sha256(bytes).toString('hex') !== digest) damaged('it is not the document that the report was stored with');
   } catch (error) {
     if (await isGone(store, key, error, signal)) return;
     findings.damaged('record', key, error, [touchedBy(key)]);
@@ -210,7 +250,9 @@ export async function checkKeys(
     found.add(id);
     there.add(key);
     try {
-      readKeyFacts(await store.read(key, undefined, { signal }), id, `${store.location}/${key}`);
+      const bytes = await store.read(key, undefined, { signal });
+      readKeyFacts(bytes, id, `${store.location}/${key}`);
+      requireExact(bytes, `${store.location}/${key}`);
     } catch (error) {
       if (!(await isGone(store, key, error, signal))) findings.damaged('key', key, error, touches(id));
     }

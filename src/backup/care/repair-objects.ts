@@ -6,9 +6,9 @@ import { layout } from '../../vault/layout.ts';
 import { currentHolder } from '../../vault/lease-holder.ts';
 import { generations, type LeaseRecord } from '../../vault/lease-record.ts';
 import { sha256 } from '../../vault/seal.ts';
-import { decodeManifest } from '../manifest.ts';
+import { requireManifest } from './check-vault-backups.ts';
 import type { VaultProblem } from './check-vault-findings.ts';
-import { requireRecord } from './check-vault-records.ts';
+import { requireExact, requireRecord } from './check-vault-records.ts';
 import { isGood, type Mended, type Mending, noCopy, type Require, replace } from './repair-replace.ts';
 import { mendWal } from './repair-wal-object.ts';
 
@@ -26,12 +26,14 @@ export async function mendObject(mending: Mending, problem: VaultProblem): Promi
         throw new DrError('corrupt', `${key} is not what its manifest says`, { where });
       });
     case 'manifest':
-      return await replace(mending, key, (bytes, where) => requireManifest(key, bytes, where));
+      return await replace(mending, key, (bytes, where) => void requireManifest(key, bytes, where));
     case 'key':
       return state === 'missing' ? await copyKey(mending, key) : await mendKey(mending, key);
     case 'record':
       return await replace(mending, key, (bytes, where) => {
         if (requireRecord(key, bytes, where) === undefined) throw new DrError('corrupt', 'it is no record', { where });
+        if (problem.sha256 !== undefined && sha256(bytes).toString('hex') !== problem.sha256)
+          throw new DrError('corrupt', 'it is not the document that the report was stored with', { where });
       });
     case 'hint':
       await target.delete([key], { signal });
@@ -46,15 +48,12 @@ export async function mendObject(mending: Mending, problem: VaultProblem): Promi
   }
 }
 
-function requireManifest(key: string, bytes: Buffer, where: string): void {
-  const { resource, id } = decodeManifest(bytes, where);
-  if (layout.manifest(resource, id) === key) return;
-  throw new DrError('corrupt', 'the manifest is that of another backup', { where });
-}
-
 function requireKey(key: string): Require {
   const id = key.split('/')[1] ?? '';
-  return (bytes, where) => void readKeyFacts(bytes, id, where);
+  return (bytes, where) => {
+    readKeyFacts(bytes, id, where);
+    requireExact(bytes, where);
+  };
 }
 
 /** The newest generation from whichever vault has it whole. */

@@ -54,7 +54,11 @@ export async function replace(mending: Mending, key: string, require: Require): 
  * the bad one stays behind it: with Object Lock nothing else is possible, and more is not needed. Where writing over is forbidden (a
  * policy that wants create-only writes), the bad one is deleted first; a bucket with versions hides it then.
  */
-async function putInPlace({ target, signal }: Mending, key: string, bytes: Buffer): Promise<void> {
+export async function putInPlace(
+  { target, signal }: Pick<Mending, 'target' | 'signal'>,
+  key: string,
+  bytes: Buffer,
+): Promise<void> {
   try {
     await target.overwrite(key, bytes, { signal });
     return;

@@ -13,7 +13,7 @@ import { readMarker, requireContent, rosterEntry } from './check-vault-marker.ts
 import { findLosses, type Loss } from './losses.ts';
 import { copyMissing } from './repair.ts';
 import { mendObject } from './repair-objects.ts';
-import type { Mended, Mending } from './repair-replace.ts';
+import { isGood, type Mended, type Mending, putInPlace } from './repair-replace.ts';
 
 export interface RepairVaultOptions extends CheckOptions {
   readonly log: Log;
@@ -178,25 +178,35 @@ async function mendMarker({ store, others, clock, signal }: RepairVaultOptions):
   await requireContent(store, signal);
   const found = await readMarker(store, entry, signal);
   if (found.state === 'good') return { how: 'good already' };
-  const known = found.state === 'damaged' ? found.marker : undefined;
+  const known = entry.enrolled ?? (found.state === 'damaged' ? found.marker : undefined);
   const createdAt = known && !Number.isNaN(Date.parse(known.createdAt)) ? known.createdAt : undefined;
   const marker = {
-    format: FORMAT_VERSION,
+    format: known?.format ?? FORMAT_VERSION,
     id: entry.id,
     createdAt: createdAt ?? new Date(clock.now()).toISOString(),
     ...(known?.system === undefined ? {} : { system: known.system }),
   };
-  if (found.state === 'damaged') await store.delete([layout.marker], { signal });
-  await store.create(layout.marker, encodeRecord(marker), { signal });
+  await putInPlace({ target: store, signal }, layout.marker, encodeRecord(marker));
   return { how: 'written anew' };
 }
 
-/** Puts the text of this `dr` under its name, or beside another text: which one was right cannot be told. */
-async function mendDocument({ store, documents, signal }: RepairVaultOptions, key: string): Promise<Mended> {
-  const text = documents?.[key] ?? '';
+/**
+ * Puts the text of this `dr` under its name where another vault has it there, too. Else it goes beside what is there: that may be the
+ * text of another version, and which one was right cannot be told.
+ */
+async function mendDocument({ store, others, documents, signal }: RepairVaultOptions, key: string): Promise<Mended> {
+  const bytes = Buffer.from(documents?.[key] ?? '');
+  for (const other of others) {
+    const same = (there: Buffer) => {
+      if (!there.equals(bytes)) throw new DrError('corrupt', 'it is another text');
+    };
+    if (!(await isGood(other, key, same, signal).catch(() => false))) continue;
+    await putInPlace({ target: store, signal }, key, bytes);
+    return { how: 'written anew' };
+  }
   // The check has found that what lies there is not what its name says.
-  await store.delete([versionedKey(key, Buffer.from(text))], { signal });
-  await storeDocuments(store, { [key]: text }, { signal });
+  await store.delete([versionedKey(key, bytes)], { signal });
+  await storeDocuments(store, { [key]: bytes.toString() }, { signal });
   return { how: 'written anew' };
 }
 

@@ -1,9 +1,10 @@
 import { DrError, isAbort, messageOf } from '../../base/errors.ts';
-import { formatLsn } from '../../postgres/lsn.ts';
-import { layout } from '../../vault/layout.ts';
+import { formatLsn, parseLsn } from '../../postgres/lsn.ts';
+import { layout, timeOfId } from '../../vault/layout.ts';
 import type { ObjectStore } from '../../vault/store.ts';
 import { listBackupIds, listResources, readManifest } from '../catalog.ts';
 import { walCoverage } from '../wal/coverage.ts';
+import { readCare, type VaultCare } from './care-record.ts';
 
 /** What one vault holds of one resource. */
 export interface HeldResource {
@@ -28,6 +29,8 @@ export interface HeldWal {
   readonly to?: string | undefined;
   /** By the server's clock, milliseconds since 1970; 0 = not known. */
   readonly coveredUntilMs: number;
+  /** How far it is behind the vault that reaches furthest; bytes only on the same timeline. */
+  readonly behind?: { readonly ms: number; readonly bytes?: number } | undefined;
   readonly problem?: string | undefined;
 }
 
@@ -39,6 +42,8 @@ export interface VaultContents {
   readonly problem?: string | undefined;
   readonly resources: readonly HeldResource[];
   readonly wal: readonly HeldWal[];
+  /** What its last check has found and its last repair mended; undefined = no word of one. */
+  readonly care?: VaultCare | undefined;
 }
 
 /** What all vaults together say about one resource. */
@@ -49,6 +54,10 @@ export interface ResourceSpread {
   readonly regions: readonly string[];
   /** True when that is more than one. */
   readonly crossRegion: boolean;
+  /** The newest backup that lies in more than one region. */
+  readonly sharedId: string | undefined;
+  /** Since when the newest state lies in one region only, milliseconds since 1970: the first backup that did. */
+  readonly aloneSinceMs?: number | undefined;
 }
 
 export interface VaultList {
@@ -77,28 +86,61 @@ export async function listVaults(stores: readonly ObjectStore[], signal?: AbortS
     }),
   );
   const known = found.filter((vault) => 'ids' in vault);
+  const cares = new Map<string, VaultCare | undefined>();
+  const answering = known.map(({ store }) => store);
+  for (const { name } of stores) cares.set(name, await readCare(answering, name, signal));
   const names = [...new Set(known.flatMap(({ ids }) => [...ids.keys()]))].sort();
   const union = new Map(
     names.map((name) => [name, [...new Set(known.flatMap(({ ids }) => ids.get(name) ?? []))].sort()]),
   );
-  const resources = names.flatMap((resource): ResourceSpread[] => {
-    const newestId = union.get(resource)?.at(-1);
-    if (newestId === undefined) return [];
-    const having = known.filter(({ ids }) => ids.get(resource)?.includes(newestId));
-    const regions = [...new Set(having.map(({ store }) => store.region))].sort();
-    return [{ resource, newestId, regions, crossRegion: regions.length > 1 }];
-  });
+  const resources = names.flatMap((resource) => spreadOf(resource, union.get(resource) ?? [], known));
+  const reach = furthest(known.flatMap(({ wal }) => wal));
   const vaults = found.map((vault): VaultContents => {
     const { name, region, location } = vault.store;
     const place = { vault: name, region, location };
-    if (!('ids' in vault)) return { ...place, problem: messageOf(vault.error), resources: [], wal: [] };
+    const care = cares.get(name);
+    const common = { ...place, ...(care ? { care } : {}) };
+    if (!('ids' in vault)) return { ...common, problem: messageOf(vault.error), resources: [], wal: [] };
     return {
-      ...place,
+      ...common,
       resources: names.map((resource) => held(vault, resource, union.get(resource) ?? [])),
-      wal: vault.wal,
+      wal: vault.wal.map((wal) => ({ ...wal, ...behindOf(wal, reach.get(wal.systemId)) })),
     };
   });
   return { vaults, resources };
+}
+
+/** Where the backups of one resource lie; `all`: the ids of all vaults, oldest first. */
+function spreadOf(resource: string, all: readonly string[], known: readonly Found[]): ResourceSpread[] {
+  const newestId = all.at(-1);
+  if (newestId === undefined) return [];
+  const having = known.map(({ store, ids }) => ({ region: store.region, ids: new Set(ids.get(resource)) }));
+  const regionsOf = (id: string) => new Set(having.flatMap(({ region, ids }) => (ids.has(id) ? [region] : [])));
+  const regions = [...regionsOf(newestId)].sort();
+  const shared = all.findLastIndex((id) => regionsOf(id).size > 1);
+  const firstAlone = all[shared + 1];
+  const aloneSinceMs = firstAlone === undefined ? undefined : timeOfId(firstAlone);
+  const crossRegion = regions.length > 1;
+  return [
+    { resource, newestId, regions, crossRegion, sharedId: all[shared], ...(crossRegion ? {} : { aloneSinceMs }) },
+  ];
+}
+
+/** Of each PostgreSQL system, the archive that reaches furthest. */
+function furthest(archives: readonly HeldWal[]): Map<string, HeldWal> {
+  const reach = new Map<string, HeldWal>();
+  for (const wal of archives) {
+    if (wal.coveredUntilMs > (reach.get(wal.systemId)?.coveredUntilMs ?? 0)) reach.set(wal.systemId, wal);
+  }
+  return reach;
+}
+
+function behindOf(wal: HeldWal, best: HeldWal | undefined): Pick<HeldWal, 'behind'> {
+  if (!best || best === wal || wal.coveredUntilMs === 0) return {};
+  const [own, other] = [parseLsn(wal.to ?? ''), parseLsn(best.to ?? '')];
+  const same = wal.timeline === best.timeline && own !== undefined && other !== undefined;
+  const bytes = same && other > own ? Number(other - own) : same ? 0 : undefined;
+  return { behind: { ms: best.coveredUntilMs - wal.coveredUntilMs, ...(bytes === undefined ? {} : { bytes }) } };
 }
 
 function held({ ids, bytes }: Found, resource: string, all: readonly string[]): HeldResource {
