@@ -26,10 +26,11 @@ const end = (rounds: number) => start + rounds * everyMs;
 
 describe('errors above 5 % over 5 min', () => {
   it('fire with 4 of 60 and hold with 3 of 60', () => {
-    const three = evidence([...times(3, { ok: false }), ...times(57, {})]);
-    expect(judgeTriggers(tolerant, three, end(60) - 1)).toMatchObject({ decision: 'hold' });
-    const four = evidence([...times(4, { ok: false }), ...times(56, {})]);
-    expect(judgeTriggers(tolerant, four, end(60) - 1)).toEqual({
+    // The first of 61 rounds is just older than the window.
+    const three = evidence([{}, ...times(3, { ok: false }), ...times(57, {})]);
+    expect(judgeTriggers(tolerant, three, end(60))).toMatchObject({ decision: 'hold' });
+    const four = evidence([{}, ...times(4, { ok: false }), ...times(56, {})]);
+    expect(judgeTriggers(tolerant, four, end(60))).toEqual({
       decision: 'fire',
       complete: true,
       reasons: ['4 of 60 HTTP checks failed within 5 min, more than 5 %'],
@@ -49,9 +50,9 @@ describe('errors above 5 % over 5 min', () => {
 
 describe('a p95 above 2000 ms over 5 min', () => {
   it('fires with 4 slow of 60 and holds with 3', () => {
-    const slow = (n: number) => evidence([...times(n, { ms: 2001 }), ...times(60 - n, { ms: 2000 })]);
-    expect(judgeTriggers(tolerant, slow(3), end(60) - 1).decision).toBe('hold');
-    expect(judgeTriggers(tolerant, slow(4), end(60) - 1).reasons).toEqual([
+    const slow = (n: number) => evidence([{}, ...times(n, { ms: 2001 }), ...times(60 - n, { ms: 2000 })]);
+    expect(judgeTriggers(tolerant, slow(3), end(60)).decision).toBe('hold');
+    expect(judgeTriggers(tolerant, slow(4), end(60)).reasons).toEqual([
       'the p95 of the HTTP checks is 2001 ms within 5 min, more than 2000 ms (4 of 60 were slower)',
     ]);
   });
