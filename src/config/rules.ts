@@ -158,6 +158,8 @@ function checkRecover(
 ): void {
   const sites = Object.keys(config.sites);
   for (const site of Object.keys(recover)) {
+    // A database is rebuilt there by a failback: where, only this says.
+    if (site === config.active && path[0] === 'databases') continue;
     if (site === config.active)
       wrong([...path, 'recover', site], 'is the active site: its place is given above; name the other sites here');
     else if (!sites.includes(site))
