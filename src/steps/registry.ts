@@ -22,6 +22,7 @@ import { recordActive } from './record-active.ts';
 import { siteActivate } from './site-activate.ts';
 import { siteVacate } from './site-vacate.ts';
 import { trafficRedirect, trafficVerify } from './traffic.ts';
+import { trafficShift } from './traffic-shift.ts';
 import { wait } from './wait.ts';
 
 /** Every kind of step that a runbook can use, by name, in the order of a recovery. */
@@ -49,6 +50,7 @@ export const stepRegistry: ReadonlyMap<string, StepKind> = new Map(
     recordActive,
     checkHttp,
     trafficRedirect,
+    trafficShift,
     trafficVerify,
     monitorHealth,
     wait,
