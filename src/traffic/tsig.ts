@@ -53,6 +53,8 @@ export function sign(message: Buffer, key: TsigKey, nowMs: number): { readonly m
 export function verify(message: Buffer, key: TsigKey, requestMac: Buffer, nowMs: number): TsigVerdict {
   const { last } = readMessage(message);
   if (last?.type !== typeCode.TSIG) return { verdict: 'unsigned' };
+  // Neither field is part of what is signed (RFC 8945 section 4.2 fixes both).
+  if (last.class !== classCode.ANY || last.ttl !== 0) return { verdict: 'forged', why: 'its signature is malformed' };
   const tsig = decodeTsig(message, last);
   const error = tsig.error === 0 ? undefined : (errorNames[tsig.error] ?? `TSIG error ${tsig.error}`);
   // A server that does not know the key or finds the signature wrong cannot sign its answer (RFC 8945 section 5.2).
