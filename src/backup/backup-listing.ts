@@ -1,11 +1,10 @@
-import { forEachLimit } from '../base/concurrency.ts';
 import { DrError, messageOf } from '../base/errors.ts';
-import type { ObjectStore } from '../vault/store.ts';
-import { listBackupIds, listResources, readManifest } from './catalog.ts';
-import { type Note, type ResourceKind, reuseRatio } from './manifest.ts';
+import { layout } from '../vault/layout.ts';
+import type { ObjectStore, ReadOutcome } from '../vault/store.ts';
+import { listBackupIds, listResources, manifestOf, readManifest } from './catalog.ts';
+import { type Manifest, type Note, type ResourceKind, reuseRatio } from './manifest.ts';
 import { newestVerifications } from './verified.ts';
 
-const READS_IN_FLIGHT = 32;
 /** Verification reports looked at for each resource. */
 const VERIFICATIONS = 500;
 
@@ -80,62 +79,94 @@ export async function listAllBackups(
       cause: first.error,
     });
   }
+  const facts = await readAllFacts(holders, signal);
   const backups: ListedBackup[] = [];
   for (const [name, ids] of [...holders].sort(([a], [b]) => (a < b ? -1 : 1))) {
     const { verifications } = await newestVerifications(readable, name, VERIFICATIONS, signal);
     const verified = new Map(verifications.reverse().map((found) => [found.backupId, found]));
-    const listed: ListedBackup[] = new Array(ids.size);
-    const sorted = [...ids].sort(([a], [b]) => (a < b ? -1 : 1));
-    await forEachLimit(sorted.entries(), READS_IN_FLIGHT, async ([place, [id, having]]) => {
-      signal?.throwIfAborted();
+    for (const [id, having] of [...ids].sort(([a], [b]) => (a < b ? -1 : 1))) {
       const verification = verified.get(id);
-      listed[place] = {
+      backups.push({
         resource: name,
         id,
         vaults: having.map((store) => store.name),
         missing: readable.filter((store) => !having.includes(store)).map((store) => store.name),
-        ...(await readFacts(having, name, id)),
+        ...(facts.get(layout.manifest(name, id)) ?? { problems: [] }),
         verified: verification && {
           atMs: Date.parse(verification.finishedAt),
           ok: verification.ok,
           vault: verification.vault,
         },
-      };
-    });
-    backups.push(...listed);
+      });
+    }
   }
   return { backups, unread: unread.map(({ vault, message }) => ({ vault, message })) };
 }
 
-/** The same in every vault, so one good copy is enough. */
-async function readFacts(
-  stores: readonly ObjectStore[],
-  resource: string,
-  id: string,
-): Promise<Pick<ListedBackup, 'facts' | 'problems'>> {
+type FoundFacts = Pick<ListedBackup, 'facts' | 'problems'>;
+
+/** By the key of the manifest. Manifests are the same in every vault, so one good copy of each is enough. */
+async function readAllFacts(
+  holders: ReadonlyMap<string, ReadonlyMap<string, readonly ObjectStore[]>>,
+  signal: AbortSignal | undefined,
+): Promise<ReadonlyMap<string, FoundFacts>> {
+  const byFirst = new Map<ObjectStore, Map<string, Held>>();
+  for (const [resource, ids] of holders) {
+    for (const [id, stores] of ids) {
+      const [first] = stores;
+      if (!first) continue;
+      const held = byFirst.get(first) ?? new Map<string, Held>();
+      byFirst.set(first, held.set(layout.manifest(resource, id), { resource, id, stores }));
+    }
+  }
+  const found = new Map<string, FoundFacts>();
+  for (const [store, held] of byFirst) {
+    for await (const outcome of store.readEach(held.keys(), { signal })) {
+      const backup = held.get(outcome.key);
+      if (backup) found.set(outcome.key, await factsIn(outcome, backup));
+    }
+  }
+  return found;
+}
+
+interface Held {
+  readonly resource: string;
+  readonly id: string;
+  readonly stores: readonly ObjectStore[];
+}
+
+/** The facts in what the first vault has given; in that of the next one when that is damaged. */
+async function factsIn(outcome: ReadOutcome, { resource, id, stores }: Held): Promise<FoundFacts> {
   const problems: Array<{ vault: string; message: string }> = [];
-  for (const store of stores) {
+  for (const [place, store] of stores.entries()) {
     try {
-      const manifest = await readManifest(store, resource, id);
-      const { kind, entries, logicalBytes, storedBytes, site, notes } = manifest;
-      const facts = {
-        kind,
-        recoveryPointMs: Date.parse(manifest.recoveryPoint),
-        startedAtMs: Date.parse(manifest.startedAt),
-        finishedAtMs: Date.parse(manifest.finishedAt),
-        entries,
-        logicalBytes,
-        storedBytes,
-        previousId: manifest.previous?.id,
-        reusedBytes: manifest.reusedBytes ?? 0,
-        reuseRatio: reuseRatio(manifest),
-        site,
-        notes,
-      };
-      return { facts, problems };
+      if (place === 0 && 'error' in outcome) throw outcome.error;
+      const manifest =
+        place === 0 && 'bytes' in outcome
+          ? manifestOf(outcome.bytes, store, resource, id)
+          : await readManifest(store, resource, id);
+      return { facts: factsOf(manifest), problems };
     } catch (error) {
       problems.push({ vault: store.name, message: messageOf(error) });
     }
   }
   return { problems };
+}
+
+function factsOf(manifest: Manifest): NonNullable<ListedBackup['facts']> {
+  const { kind, entries, logicalBytes, storedBytes, site, notes } = manifest;
+  return {
+    kind,
+    recoveryPointMs: Date.parse(manifest.recoveryPoint),
+    startedAtMs: Date.parse(manifest.startedAt),
+    finishedAtMs: Date.parse(manifest.finishedAt),
+    entries,
+    logicalBytes,
+    storedBytes,
+    previousId: manifest.previous?.id,
+    reusedBytes: manifest.reusedBytes ?? 0,
+    reuseRatio: reuseRatio(manifest),
+    site,
+    notes,
+  };
 }

@@ -54,3 +54,21 @@ export async function forEachLimit<T>(
   await Promise.all(running);
   if (failed) throw failure;
 }
+
+/** The results of `work` over all items, in their order, at most `limit` at once; the first failure is thrown in its place. */
+export async function* mapInOrder<T, R>(
+  items: Iterable<T>,
+  limit: number,
+  work: (item: T) => Promise<R>,
+): AsyncGenerator<R, void, undefined> {
+  const running: Array<Promise<R>> = [];
+  for (const item of items) {
+    const job = work(item);
+    // Whoever leaves early does not hear of what fails later.
+    job.catch(() => {});
+    running.push(job);
+    const first = running.length >= limit ? running.shift() : undefined;
+    if (first) yield await first;
+  }
+  for (const job of running) yield await job;
+}

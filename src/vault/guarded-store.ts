@@ -9,6 +9,7 @@ import type {
   ListOptions,
   ObjectInfo,
   ObjectStore,
+  ReadOutcome,
   StoreStats,
 } from './store.ts';
 
@@ -83,6 +84,11 @@ export class GuardedStore implements ObjectStore {
   async read(key: string, range?: ByteRange, options?: CallOptions): Promise<Buffer> {
     await this.#ready();
     return await this.#store.read(key, range, options);
+  }
+
+  async *readEach(keys: Iterable<string>, options?: CallOptions): AsyncGenerator<ReadOutcome> {
+    await this.#ready();
+    yield* this.#store.readEach(keys, options);
   }
 
   async stat(key: string, options?: CallOptions): Promise<ObjectInfo | undefined> {

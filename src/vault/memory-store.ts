@@ -1,6 +1,16 @@
 import { DrError } from '../base/errors.ts';
 import { compareKeys, newStats, requireFolder, requireKeyPrefix, requireObjectKey } from './object-key.ts';
-import type { Body, ByteRange, CallOptions, CreateOptions, ListOptions, ObjectInfo, ObjectStore } from './store.ts';
+import { readEachAlone } from './read-each.ts';
+import type {
+  Body,
+  ByteRange,
+  CallOptions,
+  CreateOptions,
+  ListOptions,
+  ObjectInfo,
+  ObjectStore,
+  ReadOutcome,
+} from './store.ts';
 import { bodyBytes } from './store.ts';
 
 /** A vault in the memory of this process: for tests and rehearsals; gone with the process. */
@@ -49,6 +59,10 @@ export class MemoryStore implements ObjectStore {
     }
     this.stats.bytesIn += end - (range?.offset ?? 0);
     return Buffer.from(object.bytes.subarray(range?.offset ?? 0, end));
+  }
+
+  readEach(keys: Iterable<string>, options: CallOptions = {}): AsyncGenerator<ReadOutcome> {
+    return readEachAlone(this, keys, options);
   }
 
   async stat(key: string, options: CallOptions = {}): Promise<ObjectInfo | undefined> {

@@ -10,10 +10,20 @@ import {
 import { forEachLimit } from '../base/concurrency.ts';
 import { DrError } from '../base/errors.ts';
 import { type MutableStats, requireFolder, requireKeyPrefix, requireObjectKey } from './object-key.ts';
+import { readEachAlone } from './read-each.ts';
 import { receiveBody, sendBody } from './s3-body.ts';
 import { type Abort, type Address, S3Connection, type S3StoreOptions } from './s3-connection.ts';
 import { answerOf } from './s3-errors.ts';
-import type { Body, ByteRange, CallOptions, CreateOptions, ListOptions, ObjectInfo, ObjectStore } from './store.ts';
+import type {
+  Body,
+  ByteRange,
+  CallOptions,
+  CreateOptions,
+  ListOptions,
+  ObjectInfo,
+  ObjectStore,
+  ReadOutcome,
+} from './store.ts';
 import { bodyLength } from './store.ts';
 
 /**
@@ -83,6 +93,10 @@ export class S3Store implements ObjectStore {
         this.stats.bytesIn += bytes;
       });
     });
+  }
+
+  readEach(keys: Iterable<string>, options: CallOptions = {}): AsyncGenerator<ReadOutcome> {
+    return readEachAlone(this, keys, options);
   }
 
   async stat(key: string, options: CallOptions = {}): Promise<ObjectInfo | undefined> {

@@ -37,6 +37,11 @@ export interface CreateOptions extends CallOptions {
   readonly sha256?: Uint8Array | undefined;
 }
 
+/** One of many objects read: its content, or why it could not be read. */
+export type ReadOutcome =
+  | { readonly key: string; readonly bytes: Buffer }
+  | { readonly key: string; readonly error: unknown };
+
 export type RequestKind = 'create' | 'overwrite' | 'read' | 'stat' | 'list' | 'delete';
 
 /** What a driver did since it was opened, as plain numbers for metrics. */
@@ -84,6 +89,11 @@ export interface ObjectStore {
   overwrite(key: string, body: Body, options?: CreateOptions): Promise<void>;
   /** The object, or exactly `range` of it; a range that reaches past the end is `corrupt`. */
   read(key: string, range?: ByteRange, options?: CallOptions): Promise<Buffer>;
+  /**
+   * Many small objects whole, in the order of `keys`, as cheaply as the driver can; their bytes are gone when the next one is asked for.
+   * Throws only when it is stopped.
+   */
+  readEach(keys: Iterable<string>, options?: CallOptions): AsyncIterable<ReadOutcome>;
   stat(key: string, options?: CallOptions): Promise<ObjectInfo | undefined>;
   /** All objects whose key begins with `prefix` (a plain string prefix). */
   list(prefix: string, options?: ListOptions): AsyncIterable<ObjectInfo>;

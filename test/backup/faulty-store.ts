@@ -1,3 +1,5 @@
+import { DrError } from '../../src/base/errors.ts';
+import { readEachAlone } from '../../src/vault/read-each.ts';
 import type {
   Body,
   ByteRange,
@@ -7,6 +9,7 @@ import type {
   ListOptions,
   ObjectInfo,
   ObjectStore,
+  ReadOutcome,
   RequestKind,
 } from '../../src/vault/store.ts';
 
@@ -18,6 +21,8 @@ export class FaultyStore implements ObjectStore {
   before: (kind: RequestKind, key: string) => Promise<void> | void = () => {};
   /** Keys for which this is false are left out of listings, without a word. */
   listed: (key: string) => boolean = () => true;
+  /** Keys for which this is true cannot be read or asked for yet, although listings may show them. */
+  hidden: (key: string) => boolean = () => false;
   /** What was deleted, in order. */
   readonly deleted: string[] = [];
   readonly created: string[] = [];
@@ -27,6 +32,10 @@ export class FaultyStore implements ObjectStore {
     this.#inner = inner;
   }
 
+  /** The store itself, which neither fails nor lies. */
+  get behind(): ObjectStore {
+    return this.#inner;
+  }
   get name() {
     return this.#inner.name;
   }
@@ -56,11 +65,17 @@ export class FaultyStore implements ObjectStore {
 
   async read(key: string, range?: ByteRange, options?: CallOptions): Promise<Buffer> {
     await this.#gate('read', key);
+    if (this.hidden(key)) throw new DrError('not-found', `vault ${this.name} has no object ${key}`);
     return await this.#inner.read(key, range, options);
+  }
+
+  readEach(keys: Iterable<string>, options?: CallOptions): AsyncGenerator<ReadOutcome> {
+    return readEachAlone(this, keys, options);
   }
 
   async stat(key: string, options?: CallOptions): Promise<ObjectInfo | undefined> {
     await this.#gate('stat', key);
+    if (this.hidden(key)) return undefined;
     return await this.#inner.stat(key, options);
   }
 

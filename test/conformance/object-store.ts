@@ -185,6 +185,39 @@ export function objectStoreConformance(
       expect(await keys('many/')).toEqual([]);
     });
 
+    it('reads 600 small objects in the order asked for, and says which one is missing', async () => {
+      const names = Array.from({ length: 600 }, (_, i) => `small/${i % 3}/${i}`);
+      const content = (key: string) => Buffer.alloc(key.endsWith('7') ? 30_000 : 10, key);
+      for (let at = 0; at < names.length; at += 50) {
+        await Promise.all(names.slice(at, at + 50).map((key) => store.create(key, content(key))));
+      }
+      await store.create('small/empty', []);
+      const asked = [...names.slice(0, 300), 'small/none', 'small/0', ...names.slice(300), 'small/empty'];
+      const before = store.stats.bytesIn;
+      const read: string[] = [];
+      const missing: string[] = [];
+      for await (const outcome of store.readEach(asked)) {
+        read.push(outcome.key);
+        if ('error' in outcome) {
+          expect(outcome.error).toMatchObject({ kind: 'not-found', where: `${store.location}/${outcome.key}` });
+          missing.push(outcome.key);
+        } else if (outcome.key === 'small/empty') expect(outcome.bytes).toHaveLength(0);
+        else expect(outcome.bytes.equals(content(outcome.key)), outcome.key).toBe(true);
+      }
+      expect(read).toEqual(asked);
+      expect(missing).toEqual(['small/none', 'small/0']);
+      expect(store.stats.bytesIn - before).toBe(names.reduce((sum, key) => sum + content(key).length, 0));
+      for (const count of [10, 600]) {
+        for await (const { key } of store.readEach(names.slice(0, count))) {
+          expect(key).toBe(names[0]);
+          break; // Leaving early is fine.
+        }
+        const signal = AbortSignal.abort();
+        const stopped = collect(store.readEach(names.slice(0, count), { signal }));
+        await expect(stopped).rejects.toMatchObject({ kind: 'interrupted' });
+      }
+    });
+
     it('refuses names that could leave the vault or that some store cannot hold', async () => {
       const bad = [
         '',

@@ -139,6 +139,38 @@ it('does not follow symbolic links out of the vault, nor list them', async () =>
   expect(readdirSync(outside)).toEqual(['secret']);
 });
 
+it('reads many files at once as carefully as one', async () => {
+  const { root, store } = await vault();
+  const outside = await tempDir();
+  writeFileSync(join(outside, 'secret'), 'outside');
+  symlinkSync(outside, join(root, 'linked'));
+  const keys = Array.from({ length: 300 }, (_, i) => `many/${i}`);
+  for (const key of keys) await store.create(key, Buffer.from(key));
+  rmSync(join(root, 'many/7'));
+  symlinkSync(join(outside, 'secret'), join(root, 'many/7'));
+  rmSync(join(root, 'many/8'));
+  mkdirSync(join(root, 'many/8'));
+  const problems = async () => {
+    const found: Record<string, unknown> = {};
+    for await (const outcome of store.readEach([...keys, 'linked/secret'])) {
+      if ('error' in outcome) found[outcome.key] = outcome.error;
+      else expect(outcome.bytes.toString()).toBe(outcome.key);
+    }
+    return found;
+  };
+  expect(await problems()).toMatchObject({
+    'many/7': { kind: 'refused' },
+    'many/8': { kind: 'not-found' },
+    'linked/secret': { kind: 'refused' },
+  });
+  expect(Object.keys(await problems())).toHaveLength(3);
+  renameSync(root, `${root}-unmounted`);
+  mkdirSync(root);
+  const away = Object.values(await problems());
+  expect(away).toHaveLength(301);
+  for (const error of away) expect(error).toMatchObject({ kind: 'unreachable' });
+});
+
 it('shows neither hidden files nor lost+found, and no empty folder', async () => {
   const { root, store } = await vault();
   mkdirSync(join(root, 'lost+found', 'x'), { recursive: true });

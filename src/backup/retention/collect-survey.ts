@@ -1,14 +1,10 @@
 import { hash } from 'node:crypto';
-import { forEachLimit } from '../../base/concurrency.ts';
 import { DrError } from '../../base/errors.ts';
 import { type Lsn, parseLsn, segmentStart } from '../../postgres/lsn.ts';
 import { layout } from '../../vault/layout.ts';
 import type { ObjectInfo, ObjectStore } from '../../vault/store.ts';
 import { manifestOf } from '../catalog.ts';
 import type { DatabaseFacts, Manifest, ResourceKind } from '../manifest.ts';
-
-/** Manifests read at once from one vault. */
-const READS_IN_FLIGHT = 32;
 
 /** What retention keeps in memory of one manifest: little, because a vault may hold tens of thousands. */
 export interface SurveyedBackup {
@@ -58,29 +54,36 @@ export async function surveyVault(
 ): Promise<VaultSurvey> {
   const backups = new Map<string, Map<string, SurveyedBackup>>();
   const unreadable: Array<{ resource: string; id: string; key: string; error: unknown }> = [];
-  await forEachLimit(manifestIds(store, signal), READS_IN_FLIGHT, async ({ resource, id }) => {
-    let backup = known?.backups.get(resource)?.get(id);
+  const add = (backup: SurveyedBackup) => {
+    const ofResource = backups.get(backup.resource) ?? new Map<string, SurveyedBackup>();
+    backups.set(backup.resource, ofResource.set(backup.id, backup));
+  };
+  const unknown = new Map<string, { readonly resource: string; readonly id: string }>();
+  for await (const { key, resource, id } of manifestIds(store, signal)) {
+    const backup = known?.backups.get(resource)?.get(id);
+    if (backup) add(backup);
+    else unknown.set(key, { resource, id });
+  }
+  for await (const outcome of store.readEach(unknown.keys(), { signal })) {
+    const { resource, id } = unknown.get(outcome.key) ?? { resource: '', id: '' };
     try {
-      backup ??= await surveyOne(store, resource, id, others, signal);
+      if ('error' in outcome) throw outcome.error;
+      add(surveyedOnce(outcome.bytes, store, resource, id, others));
     } catch (error) {
       if (!(error instanceof DrError && (error.kind === 'corrupt' || error.kind === 'refused'))) throw error;
-      unreadable.push({ resource, id, key: layout.manifest(resource, id), error });
-      return;
+      unreadable.push({ resource, id, key: outcome.key, error });
     }
-    const ofResource = backups.get(resource) ?? new Map<string, SurveyedBackup>();
-    backups.set(resource, ofResource.set(id, backup));
-  });
+  }
   return { store, backups, unreadable };
 }
 
-async function surveyOne(
+function surveyedOnce(
+  bytes: Uint8Array,
   store: ObjectStore,
   resource: string,
   id: string,
   others: readonly VaultSurvey[],
-  signal: AbortSignal | undefined,
-): Promise<SurveyedBackup> {
-  const bytes = await store.read(layout.manifest(resource, id), undefined, { signal });
+): SurveyedBackup {
   const digest = hash('sha256', bytes, 'base64');
   for (const { backups } of others) {
     const same = backups.get(resource)?.get(id);
@@ -103,13 +106,13 @@ export function unionOf(...lists: ReadonlyArray<Iterable<SurveyedBackup>>): Surv
 async function* manifestIds(
   store: ObjectStore,
   signal: AbortSignal | undefined,
-): AsyncGenerator<{ resource: string; id: string }> {
+): AsyncGenerator<{ key: string; resource: string; id: string }> {
   const pattern = /^manifests\/([^/]+)\/([^/]+)\.json$/;
   for await (const key of namesInOrder(store, layout.manifests(), signal)) {
     const match = pattern.exec(key);
     // A stranger's file is no manifest, but what stands beside it is then in doubt as well.
     if (!match?.[1] || !match[2]) throw doubt(store, key, 'it is not a manifest, but lies among them');
-    yield { resource: match[1], id: match[2] };
+    yield { key, resource: match[1], id: match[2] };
   }
 }
 

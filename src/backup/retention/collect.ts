@@ -32,27 +32,23 @@ export interface RetentionReport {
 export async function planRetention(options: RetentionOptions): Promise<RetentionReport> {
   const world = await lookAround(options);
   const { stores, graceMs = GRACE_MS, clock, signal } = options;
-  const vaults: VaultRetention[] = [];
-  for (const state of world.vaults) {
+  const plan = async (state: VaultState): Promise<VaultRetention> => {
     const notes = [...world.notes];
     const { store, blocked, needs } = state;
-    if (!state.survey) {
-      vaults.push(untouched(state, world.held, notes));
-      continue;
-    }
+    if (!state.survey) return untouched(state, world.held, notes);
     try {
       // With a hold or an unreadable manifest nothing goes, hence nothing is looked for either.
       const silent = world.held !== undefined || blocked !== undefined;
       const check = { ...needs, store, stores, reports: world.reports, nowMs: clock.now(), graceMs, signal };
       const dead = silent ? [] : await findDead(check, notes);
       const expired = blocked === undefined ? [...needs.expired.values()].map(manifestRemoval) : [];
-      vaults.push({ ...summary(state, [...expired, ...dead.map(removalOf)]), notes, blocked: world.held ?? blocked });
+      return { ...summary(state, [...expired, ...dead.map(removalOf)]), notes, blocked: world.held ?? blocked };
     } catch (error) {
       if (signal?.aborted) throw error;
-      vaults.push({ ...summary(state, []), notes, blocked: messageOf(error), error });
+      return { ...summary(state, []), notes, blocked: messageOf(error), error };
     }
-  }
-  return { applied: false, held: world.held, vaults };
+  };
+  return { applied: false, held: world.held, vaults: await Promise.all(world.vaults.map(plan)) };
 }
 
 /**

@@ -10,6 +10,7 @@ import { silentLog } from '../../../src/base/log.ts';
 import { parseLsn, segmentName } from '../../../src/postgres/lsn.ts';
 import { KeyRing } from '../../../src/vault/keys.ts';
 import { MemoryStore } from '../../../src/vault/memory-store.ts';
+import { readEachAlone } from '../../../src/vault/read-each.ts';
 import { SealPool } from '../../../src/vault/seal-pool.ts';
 import type {
   Body,
@@ -20,6 +21,7 @@ import type {
   ListOptions,
   ObjectInfo,
   ObjectStore,
+  ReadOutcome,
 } from '../../../src/vault/store.ts';
 import type { TestPostgres } from '../../harness/postgres.ts';
 
@@ -66,6 +68,9 @@ export class TroubledStore implements ObjectStore {
   async read(key: string, range?: ByteRange, options?: CallOptions): Promise<Buffer> {
     this.#check();
     return await this.inner.read(key, range, options);
+  }
+  readEach(keys: Iterable<string>, options?: CallOptions): AsyncGenerator<ReadOutcome> {
+    return readEachAlone(this, keys, options);
   }
   async stat(key: string, options?: CallOptions): Promise<ObjectInfo | undefined> {
     this.#check();
