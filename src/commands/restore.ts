@@ -11,12 +11,14 @@ import { restoreBackup } from '../backup/restore.ts';
 import { fetchWalFile } from '../backup/wal/reader.ts';
 import { forEachLimit } from '../base/concurrency.ts';
 import { DrError, fileError } from '../base/errors.ts';
+import type { Log } from '../base/log.ts';
 import { formatBytes, formatDuration } from '../base/units.ts';
 import { checkCluster } from '../postgres/checks.ts';
 import { formatLsn, type Lsn, segmentName, segmentStart } from '../postgres/lsn.ts';
 import { formatRate, formatTime } from '../report/values.ts';
 import type { ObjectStore } from '../vault/store.ts';
 import type { CommandContext, CommandResult } from './context.ts';
+import { newestFirst } from './newest-first.ts';
 import type { RestoreOptions } from './options.ts';
 import { resourcesNamed, roleAndDatabase } from './resources.ts';
 import { openWorld, type World } from './world.ts';
@@ -40,6 +42,7 @@ export async function run(context: CommandContext, options: RestoreOptions): Pro
   const { store, point } = await chooseVault(
     world,
     options,
+    context.log,
     async (candidate) => await chooseDatabaseBackup(candidate, options.resource, options.at, context.signal),
   );
   return options.start
@@ -57,7 +60,7 @@ async function restoreDirectory(
   const { at, resource } = options;
   if (at.kind === 'lsn')
     throw new DrError('usage', 'an LSN is a place in a database; this resource has none', { where: resource });
-  const { store, point: manifest } = await chooseVault(world, options, async (candidate) => {
+  const { store, point: manifest } = await chooseVault(world, options, context.log, async (candidate) => {
     const found = await newestBackup(candidate, resource, at.kind === 'time' ? at.atMs : undefined);
     if (found) return found;
     const oldest = (await listBackupIds(candidate, resource))[0];
@@ -245,6 +248,7 @@ async function placeWal(
 async function chooseVault<T>(
   world: World,
   options: RestoreOptions,
+  log: Log,
   find: (store: ObjectStore) => Promise<T>,
 ): Promise<{ store: ObjectStore; point: T }> {
   if (options.vault !== undefined) {
@@ -252,7 +256,7 @@ async function chooseVault<T>(
     return { store, point: await find(store) };
   }
   const own = world.config.sites[world.site]?.vault;
-  const ordered = [...world.stores].sort((a, b) => Number(b.name === own) - Number(a.name === own));
+  const ordered = await newestFirst(world.stores, options.resource, own, log);
   const failures: unknown[] = [];
   for (const store of ordered) {
     try {

@@ -85,6 +85,19 @@ describe('dr vault list', () => {
   });
 });
 
+test('a restore takes the newest backup that any vault has, not the newest of the first one', async () => {
+  writeFileSync(join(root, 'uploads', 'a'), 'newer');
+  expect((await dr('backup', 'uploads')).code).toBe(0);
+  // What a listing that is not whole looks like: the own vault shows the older one only.
+  rmSync(filesOf('vault-east', 'manifests/uploads').sort().at(-1) ?? '');
+  const restored = await dr('restore', 'uploads', '--to', join(root, 'restored'));
+  expect(restored.stdout).toMatch(/from vault west, every byte checked/);
+  expect(restored.stderr).toMatch(/this vault lacks the newest backup/);
+  expect(readFileSync(join(root, 'restored', 'a'), 'utf8')).toBe('newer');
+  const own = await dr('restore', 'uploads', '--vault', 'east', '--to', join(root, 'older'));
+  expect(own.stdout).toMatch(/from vault east/);
+});
+
 describe('dr vault check and repair', () => {
   test('whole vaults are told to be whole', async () => {
     const checked = await dr('vault', 'check', '--read-data');
@@ -125,6 +138,11 @@ describe('dr vault check and repair', () => {
     expect((await dr('vault', 'check', '--read-data')).code).toBe(0);
     const restored = await dr('restore', 'settings', '--vault', 'west', '--to', join(root, 'restored'));
     expect(restored.code).toBe(0);
+    const listed = await dr('vault', 'list');
+    expect(listed.stdout).toMatch(
+      /Checked now at site east, all of its content read now: nothing missing or damaged\.\n {2}Repaired now at site east: 2 objects mended\.\n/,
+    );
+    expect((await dr('status')).stdout).not.toMatch(/missing or damaged/);
   });
 
   test('what is damaged everywhere is named and stays; the rest is mended', async () => {

@@ -59,6 +59,8 @@ export class Findings {
   readonly problems: VaultProblem[] = [];
   readonly foreign: string[] = [];
   readonly notes: string[] = [];
+  /** Other vaults that did not answer. */
+  readonly uncompared = new Set<string>();
   moreProblems = 0;
   moreForeign = 0;
   objects = 0;
@@ -153,6 +155,7 @@ export async function compare(context: CheckContext, other: ObjectStore, work: (
     await work();
   } catch (error) {
     if (context.signal?.aborted || isAbort(error) || !(error instanceof DrError)) throw error;
+    context.findings.uncompared.add(other.name);
     const note = `vault ${other.name} could not be compared: ${messageOf(error)}`;
     if (!context.findings.notes.includes(note)) context.findings.notes.push(note);
   }

@@ -71,6 +71,8 @@ const knownObject = /^(dr-vault\.json|FORMAT(-[0-9a-f]{8})?\.md|dr-restore(-[0-9
 /** A check with what else it came to know, for the repair that follows it. */
 export interface Examination extends BackupsFound {
   readonly check: VaultCheck;
+  /** Other vaults that did not answer: what they have is not known. */
+  readonly uncompared: ReadonlySet<string>;
 }
 
 /**
@@ -117,7 +119,8 @@ export async function examine(options: CheckOptions): Promise<Examination> {
   const { name: vault, region, location } = store;
   const opened = opener && { bytes: opener.bytes, closedKeys: opener.closed };
   const common = { vault, region, location, objects, bytes, readBytes, ...(opened ? { opened } : {}) };
-  return { ...found, check: { ...common, problems, moreProblems, foreign, moreForeign, orphans, notes } };
+  const { uncompared } = findings;
+  return { ...found, uncompared, check: { ...common, problems, moreProblems, foreign, moreForeign, orphans, notes } };
 }
 
 /** How much there is to do. */

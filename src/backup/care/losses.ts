@@ -35,7 +35,7 @@ interface Lost {
 
 /**
  * What the problems that are left after a repair mean. `failed`: why each object was not mended; one for which no vault has a good copy
- * is lost. Reads the vault that was repaired, which has by now whatever the others have.
+ * is lost. Nothing is said while a vault does not answer. Reads the vault that was repaired, which has by now whatever the others have.
  */
 export async function findLosses(facts: {
   readonly store: ObjectStore;
@@ -44,6 +44,8 @@ export async function findLosses(facts: {
   readonly signal?: AbortSignal | undefined;
 }): Promise<Loss[]> {
   const { store, last, failed, signal } = facts;
+  // What a vault that does not answer has may bring everything back.
+  if (last.uncompared.size > 0) return [];
   const { survey, users, databases, check } = last;
   const losses = new Map<string, Lost>();
   const of = (resource: string): Lost => {
@@ -77,7 +79,7 @@ export async function findLosses(facts: {
   return [...losses].flatMap(([resource, { backups, moments, windows = [] }]) => {
     if (backups.size === 0 && moments.length === 0) return [];
     const left = [...(survey.backups.get(resource)?.values() ?? [])].filter(isUsable);
-    const newest = left.sort((a, b) => a.recoveryPointMs - b.recoveryPointMs).at(-1);
+    const newest = left.sort((a, b) => a.recoveryPointMs - b.recoveryPointMs || (a.id < b.id ? -1 : 1)).at(-1);
     const remains = {
       backups: left.length,
       newest: newest && { id: newest.id, recoveryPointMs: newest.recoveryPointMs },

@@ -4,6 +4,7 @@ import { type CheckOptions, type Examination, examine } from '../../../src/backu
 import { repairVault } from '../../../src/backup/care/repair-vault.ts';
 import { everything } from '../../../src/backup/care/sample.ts';
 import { parseWalKey, rangeOfName } from '../../../src/backup/wal/names.ts';
+import { systemClock } from '../../../src/base/clock.ts';
 import { silentLog } from '../../../src/base/log.ts';
 import { parseLsn, segmentStart } from '../../../src/postgres/lsn.ts';
 import type { MemoryStore } from '../../../src/vault/memory-store.ts';
@@ -40,7 +41,7 @@ const options = (facts: Partial<CheckOptions> = {}): CheckOptions => ({
   policies: new Map(),
   data: everything,
   documents: world.documents,
-  clock: { now: () => Date.now() + hour, sleep: async () => {} },
+  clock: { now: () => Date.now() + hour, sleep: systemClock.sleep },
   ...facts,
 });
 const contentOf = async (store: MemoryStore) => {
@@ -61,7 +62,7 @@ beforeAll(async () => {
     expect(check).toMatchObject({ problems: [], foreign: [], notes: [] });
   }
   whole = await contentOf(west);
-}, 60_000);
+}, 180_000);
 
 test('the vault holds what a vault can hold', () => {
   const kinds = [

@@ -11,6 +11,7 @@ import { clearHolds, setHold } from '../../../src/backup/retention/holds.ts';
 import { writeRetentionMark } from '../../../src/backup/retention/mark.ts';
 import { writeWatchHeartbeat } from '../../../src/backup/status/watch.ts';
 import { withPassingArchiver } from '../../../src/backup/wal/ensure.ts';
+import { systemClock } from '../../../src/base/clock.ts';
 import { silentLog } from '../../../src/base/log.ts';
 import { renderRunHtml } from '../../../src/report/run-html.ts';
 import { renderRunMarkdown } from '../../../src/report/run-markdown.ts';
@@ -119,7 +120,7 @@ async function record(both: readonly MemoryStore[], manifests: readonly Manifest
   );
   for (const store of both) {
     await writeWatchHeartbeat(store, { resource: 'settings', backupId: 'x', unchangedAtMs: nowMs, site: 'east' });
-    const clock = { now: () => nowMs, sleep: async () => {} };
+    const clock = { now: () => nowMs, sleep: systemClock.sleep };
     const check = await examineVault({ store, others: [], policies: new Map(), clock });
     await writeCare(both, careOf({ check, before: undefined, site: 'east', nowMs }), silentLog);
     // As a killed holder leaves it.
@@ -134,7 +135,7 @@ async function record(both: readonly MemoryStore[], manifests: readonly Manifest
 /** A finished run: its journal in both vaults, its report where it ran. */
 async function run(home: MemoryStore, other: MemoryStore): Promise<void> {
   const runId = '20261123T050102123Z-3f9a1c';
-  const clock = { now: () => Date.now(), sleep: async () => {} };
+  const clock = { now: () => Date.now(), sleep: systemClock.sleep };
   const facts = { runId, by: 'test', executor: 'e1', clock, log: silentLog };
   const journal = Journal.begin({ ...facts, store: home, copies: [other] });
   const step = {
