@@ -116,6 +116,7 @@ async function playRounds(contestants: readonly Contestant[], server: TestPostgr
 async function play(contestant: Contestant, kind: Kind, server: TestPostgres): Promise<Sample> {
   const target = await tempDir('restored');
   chownSync(target, serverUser?.uid ?? -1, serverUser?.gid ?? -1);
+  if (kind === 'backup') contestant.forget?.();
   await run({ program: 'sync', args: ['-f', target] });
   if (values.cold) writeFileSync('/proc/sys/vm/drop_caches', '3');
   const before = endedChildrenCpuSeconds(server.pid() ?? 0);

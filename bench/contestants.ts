@@ -1,5 +1,5 @@
-import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { chmodSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { generateIdentity, identityToRecipient } from 'age-encryption';
 import { serverUser } from '../test/harness/npm-postgres.ts';
@@ -14,6 +14,8 @@ export interface Contestant {
   /** Where its backups lie. */
   readonly repository: string;
   backup(): Command;
+  /** Makes its next backup a full one, where it would build on the last. */
+  forget?(): void;
   /** Restores the newest backup into `target`, a directory that is there and empty. */
   restore(target: string): Command;
 }
@@ -75,6 +77,7 @@ export async function drOf(checkout: string, name: string, server: TestPostgres)
     name,
     repository: vaults.get('east') ?? '',
     backup: () => command('backup', 'orders'),
+    forget: () => rmSync(join(dirname(config), 'scratch', 'previous'), { recursive: true, force: true }),
     restore: (target) => command('restore', 'orders', '--to', target),
   };
 }

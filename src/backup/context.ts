@@ -1,7 +1,7 @@
 import type { Clock } from '../base/clock.ts';
 import type { Log } from '../base/log.ts';
 import type { OnProgress } from '../base/progress.ts';
-import type { KeyPolicy } from '../vault/keys.ts';
+import type { KeyPolicy, KeyRing } from '../vault/keys.ts';
 import type { LostVault } from '../vault/mirror.ts';
 import type { SealPool } from '../vault/seal-pool.ts';
 import type { ObjectStore } from '../vault/store.ts';
@@ -24,6 +24,8 @@ export interface BackupContext {
    * backup stores everything.
    */
   readonly scratch?: string | undefined;
+  /** Opens earlier backups, where an identity is at hand: their indexes then stand in for what is not known on this machine. */
+  readonly keyRing?: KeyRing | undefined;
   readonly clock: Clock;
   readonly log: Log;
   readonly onProgress?: OnProgress | undefined;

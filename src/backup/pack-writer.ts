@@ -91,7 +91,7 @@ export class PackWriter {
     if (!ownFrames) await this.#makeRoom(expectedBytes);
     const comparable = previous?.entry.blockBytes === blockBytes ? previous : undefined;
     const keepDigests = this.#options.sink !== undefined;
-    this.#open(new PackedFile({ head, blockBytes, previous: comparable, keepDigests }, ownFrames));
+    this.#open(new PackedFile({ head, blockBytes, previous: comparable, expectedBytes, keepDigests }, ownFrames));
   }
 
   /**
@@ -107,7 +107,10 @@ export class PackWriter {
     const ownFrames = changedBytes > SHARED_FRAME_FILE_BYTES;
     if (!ownFrames) await this.#makeRoom(changedBytes);
     const keepDigests = this.#options.sink !== undefined;
-    const file = new PackedFile({ head, blockBytes, previous, overlay: { size, blocks }, keepDigests }, ownFrames);
+    const file = new PackedFile(
+      { head, blockBytes, previous, overlay: { size, blocks }, expectedBytes: size, keepDigests },
+      ownFrames,
+    );
     this.#open(file);
     this.#logicalBytes += size;
   }
@@ -262,7 +265,7 @@ export class PackWriter {
         offset: run.rawOffset,
         length: run.length,
         blockBytes: run.file.blockBytes,
-        previous: run.file.previousDigests(run),
+        ...run.file.comparedWith(run),
       })),
       counter,
       context: backupId,

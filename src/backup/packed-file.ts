@@ -1,7 +1,8 @@
 import { DrError } from '../base/errors.ts';
 import { FRAME_HEADER_BYTES, FRAME_OVERHEAD_BYTES, FRAME_RAW_BYTES } from '../vault/seal.ts';
-import { mergeAdjacent, overlayExtents } from './extents.ts';
-import type { Extent, IndexEntry } from './index-format.ts';
+import type { SealRun } from '../vault/seal-jobs.ts';
+import { mergeAdjacent, overlayExtents, sliceExtents } from './extents.ts';
+import { type Extent, type IndexEntry, isWholeRun } from './index-format.ts';
 import { BLOCK_DIGEST_BYTES, type PreviousEntry, type StatFacts } from './previous/previous-backup.ts';
 
 /** What is known of an entry before its content has been read. */
@@ -38,6 +39,8 @@ export interface FileFacts {
   readonly previous: PreviousEntry | undefined;
   /** Only these blocks follow, ascending; all others are those of `previous`, up to `size`. */
   readonly overlay?: { readonly size: number; readonly blocks: readonly number[] };
+  /** About how large it will be. */
+  readonly expectedBytes: number;
   /** The digests of its blocks are wanted. */
   readonly keepDigests: boolean;
 }
@@ -69,7 +72,9 @@ export class PackedFile {
     this.previous = facts.previous;
     this.ownFrames = ownFrames;
     this.#overlay = facts.overlay;
-    if (facts.keepDigests && this.blockBytes !== undefined) this.#digests = Buffer.alloc(0);
+    if (facts.keepDigests && this.blockBytes !== undefined) {
+      this.#digests = Buffer.alloc(Math.ceil(facts.expectedBytes / this.blockBytes) * BLOCK_DIGEST_BYTES);
+    }
     if (this.#overlay) this.#toBlock(0);
   }
 
@@ -117,20 +122,20 @@ export class PackedFile {
     this.position += length;
   }
 
-  /** What the run is compared with; undefined when it is new in any case. */
-  previousDigests(run: Run): Uint8Array | undefined {
+  /** What the run is compared with; nothing when it is new in any case. */
+  comparedWith(run: Run): Pick<SealRun, 'previous' | 'whole'> {
     const { previous, blockBytes } = this;
-    if (!previous) return undefined;
+    if (!previous) return {};
+    if (blockBytes !== undefined && !previous.hasBlockDigests) return { whole: wholeRun(previous, run)?.digest };
     if (blockBytes !== undefined) {
-      return Buffer.concat(
-        run.pieces.map(({ position, length }) =>
-          previous.blockDigests(position / blockBytes, Math.ceil(length / blockBytes)),
-        ),
+      const digests = run.pieces.map(({ position, length }) =>
+        previous.blockDigests(position / blockBytes, Math.ceil(length / blockBytes)),
       );
+      return { previous: Buffer.concat(digests) };
     }
     const [only] = previous.entry.extents;
     const isAll = this.ended && run.length === this.size && run.length === only?.length;
-    return isAll && previous.isWhole && isSmall(previous.entry) ? only.digest : undefined;
+    return isAll && previous.isWhole && isSmall(previous.entry) ? { previous: only.digest } : {};
   }
 
   addExtent(extent: Extent): void {
@@ -185,6 +190,15 @@ export class PackedFile {
     const block = this.#overlay?.blocks[index];
     if (block !== undefined) this.position = block * (this.blockBytes ?? 0);
   }
+}
+
+/** The run of the previous backup that is all of what stood where this one stands; undefined if there is no such. */
+function wholeRun({ entry, isWhole }: PreviousEntry, { pieces }: Run): Extent | undefined {
+  const [piece] = pieces;
+  if (!isWhole || !piece || pieces.length > 1) return undefined;
+  const [found, more] = sliceExtents(entry.extents, piece.position, piece.position + piece.length);
+  const fits = found && found.position === piece.position && found.length === piece.length && isWholeRun(found);
+  return fits && !more ? found : undefined;
 }
 
 /** A file of one run, stored whole and compared as a whole. */

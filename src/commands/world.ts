@@ -53,12 +53,13 @@ export async function openWorld(context: CommandContext, options: WorldOptions):
       : readableVaults(found, { signal });
   const identities = await context.loadIdentities();
   const pool = new SealPool(config.backup.workers);
+  const keyRing = keyRingOf(config, identities, log);
   return {
     config,
     site,
     stores,
     bare: found,
-    keyRing: keyRingOf(config, identities, log),
+    keyRing,
     pool,
     backupContext: (site) => ({
       stores,
@@ -69,6 +70,7 @@ export async function openWorld(context: CommandContext, options: WorldOptions):
       compressionLevel: config.backup.compressionLevel,
       partBytes: config.backup.partBytes,
       scratch: config.scratch,
+      keyRing,
       clock,
       log,
       onProgress,

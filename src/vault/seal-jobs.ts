@@ -54,6 +54,8 @@ export interface SealRun {
    * of the whole. What equals it is not sealed.
    */
   readonly previous?: Uint8Array | undefined;
+  /** With blocks of which nothing is known: the digest of the same run as it was stored, 32 bytes. */
+  readonly whole?: Uint8Array | undefined;
 }
 
 /** What is left of the runs of a frame when all that has not changed is taken out. */

@@ -32,23 +32,30 @@ export function keepChanged(raw: Uint8Array, runs: readonly SealRun[]): KeptRuns
     return digest;
   }
 
-  function inBlocks({ offset, length, previous }: SealRun, blockBytes: number): Uint8Array {
+  function inBlocks({ offset, length, previous, whole }: SealRun, blockBytes: number): Uint8Array {
+    const blocks = Math.ceil(length / blockBytes);
+    const digests = Buffer.allocUnsafe(32 * blocks);
+    for (let n = 0, at = offset; n < blocks; n++, at += blockBytes) {
+      const digest = hash('sha256', raw.subarray(at, Math.min(at + blockBytes, offset + length)), 'buffer');
+      digests.set(digest, 32 * n);
+      result.blockDigests.set(digest.subarray(0, SHORT_DIGEST_BYTES), SHORT_DIGEST_BYTES * (firstBlock + n));
+    }
+    if (whole && hash('sha256', digests, 'buffer').equals(whole)) return whole;
     const kept = createHash('sha256');
     // Neighbours that have changed are moved together.
     let from = offset;
     let to = offset;
-    for (let at = 0, n = 0; at < length; at += blockBytes, n++) {
-      const end = Math.min(at + blockBytes, length);
-      const digest = hash('sha256', raw.subarray(offset + at, offset + end), 'buffer');
-      result.blockDigests.set(digest.subarray(0, SHORT_DIGEST_BYTES), SHORT_DIGEST_BYTES * (firstBlock + n));
+    for (let n = 0; n < blocks; n++) {
+      const digest = digests.subarray(32 * n, 32 * n + 32);
       if (isSame(digest, previous, SHORT_DIGEST_BYTES * n, SHORT_DIGEST_BYTES)) continue;
       result.changed[firstBlock + n] = 1;
       kept.update(digest);
-      if (offset + at > to) {
+      const at = offset + n * blockBytes;
+      if (at > to) {
         keep(from, to - from);
-        from = offset + at;
+        from = at;
       }
-      to = offset + end;
+      to = Math.min(at + blockBytes, offset + length);
     }
     keep(from, to - from);
     return kept.digest();

@@ -25,7 +25,9 @@ function entryOf(path: string, change: Partial<IndexEntry> = {}): IndexEntry {
 }
 
 function known(entry: IndexEntry, isWhole = true): PreviousEntry {
-  return { entry, isWhole, blockDigests: (_first, count) => Buffer.alloc(16 * count, 7) };
+  const blockDigests = (_first: number, count: number) => Buffer.alloc(16 * count, 7);
+  const entryKnown = { entry, isWhole, hasBlockDigests: true, blockDigests };
+  return entryKnown;
 }
 
 interface Facts {

@@ -61,6 +61,21 @@ describe('what has changed of a frame', () => {
     );
   });
 
+  it('is nothing of a run whose digest as a whole is known and the same, and all of one that differs', () => {
+    const raw = Uint8Array.from({ length: 50 }, (_, i) => i);
+    const whole = runDigest(raw.subarray(10, 50), 16);
+    const run = { offset: 10, length: 40, blockBytes: 16, whole };
+    const same = keepChanged(Uint8Array.from(raw), [{ offset: 0, length: 10 }, run]);
+    expect([same.length, [...same.changed]]).toEqual([10, [1, 0, 0, 0]]);
+    const differing = keepChanged(Uint8Array.from(raw), [
+      { offset: 0, length: 10 },
+      { ...run, whole: sha(raw) },
+    ]);
+    expect([differing.length, [...differing.changed]]).toEqual([50, [1, 1, 1, 1]]);
+    expect(Buffer.from(differing.digests.subarray(32))).toEqual(whole);
+    expect(differing.blockDigests).toEqual(same.blockDigests);
+  });
+
   it('the digest of a run is its SHA-256, or that over those of its blocks', () => {
     const bytes = Buffer.from('0123456789');
     expect(runDigest(bytes, undefined)).toEqual(sha(bytes));

@@ -1,6 +1,7 @@
 import path from 'node:path';
 import { DrError, messageOf } from '../../base/errors.ts';
 import { formatBytes } from '../../base/units.ts';
+import { KeyRing } from '../../vault/keys.ts';
 import { layout } from '../../vault/layout.ts';
 import type { LostVault } from '../../vault/mirror.ts';
 import type { ObjectStore } from '../../vault/store.ts';
@@ -9,6 +10,7 @@ import type { BackupContext } from '../context.ts';
 import type { Manifest, Note } from '../manifest.ts';
 import { eachVault, findNewest, lost, type NewestBackup } from './newest-backup.ts';
 import type { PreviousBackup } from './previous-backup.ts';
+import { rebuildState } from './rebuild-state.ts';
 import { SavedBackup } from './saved-backup.ts';
 import { stateFolder } from './state-folder.ts';
 import { StateReader } from './state-reader.ts';
@@ -28,7 +30,7 @@ export interface Baseline {
   close(): void;
 }
 
-type Needs = Pick<BackupContext, 'stores' | 'keyPolicy' | 'scratch' | 'log' | 'onProgress' | 'signal'>;
+type Needs = Pick<BackupContext, 'stores' | 'keyPolicy' | 'scratch' | 'keyRing' | 'log' | 'onProgress' | 'signal'>;
 
 /**
  * Chooses what a backup of a resource is compared with: its newest backup, where what is known of it here can be used. A vault that lacks
@@ -60,10 +62,10 @@ export async function chooseBaseline(context: Needs, resource: string): Promise<
   if ((manifest.encryption === 'none') !== (context.keyPolicy === 'none')) {
     return anewBecause(`its encryption is ${manifest.encryption}`);
   }
-  const reader = StateReader.open(path.join(stateFolder(scratch, resource), newest.id));
-  if (typeof reader === 'string') return anewBecause(`what this machine knew of it is not at hand: ${reader}`);
+  const folder = stateFolder(scratch, resource);
+  const reader = openState(folder, newest, manifest) ?? (await readState(context, folder, newest, manifest));
+  if (typeof reader === 'string') return anewBecause(reader);
   try {
-    if (!isOf(reader, newest, manifest)) throw new Unusable('what this machine knows of it is of another backup');
     return await buildOn(context, newest, manifest, reader);
   } catch (error) {
     reader.close();
@@ -74,6 +76,41 @@ export async function chooseBaseline(context: Needs, resource: string): Promise<
 
 /** Why the newest backup cannot be built on. */
 class Unusable extends Error {}
+
+/** What this machine knows of the newest backup; undefined when that is nothing, or nothing that could be used. */
+function openState(folder: string, newest: NewestBackup, manifest: Manifest): StateReader | undefined {
+  const reader = StateReader.open(path.join(folder, newest.id));
+  if (typeof reader === 'string') return undefined;
+  if (isOf(reader, newest, manifest)) return reader;
+  reader.close();
+  return undefined;
+}
+
+/** The same from its index in a vault, where that can be read; else why everything is stored anew. */
+async function readState(
+  context: Needs,
+  folder: string,
+  newest: NewestBackup,
+  manifest: Manifest,
+): Promise<StateReader | string> {
+  const { keyRing, log, signal } = context;
+  const ring = manifest.encryption === 'none' ? new KeyRing([]) : keyRing;
+  const unknown = 'this machine has not taken it or has forgotten it';
+  if (!ring) return unknown;
+  for (const store of newest.holders) {
+    try {
+      const found = { manifest, manifestSha256: newest.manifestSha256 };
+      const reader = await rebuildState(context, folder, store, found, ring);
+      if (!reader) return unknown;
+      log.info({ vault: store.name, backup: newest.id }, `${unknown}: its index was read from the vault`);
+      return reader;
+    } catch (error) {
+      if (signal?.aborted || !(error instanceof DrError)) throw error;
+      log.debug({ vault: store.name, error }, 'the index of the newest backup could not be read');
+    }
+  }
+  return unknown;
+}
 
 function isOf(reader: StateReader, newest: NewestBackup, manifest: Manifest): boolean {
   const { facts } = reader;

@@ -26,6 +26,8 @@ export interface PreviousEntry {
    * for holes, beyond the end, and for blocks whose content must be stored again.
    */
   blockDigests(first: number, count: number): Buffer;
+  /** False where they are not known (its index was read from a vault): it can be compared by whole runs. */
+  readonly hasBlockDigests: boolean;
 }
 
 /** The newest backup of a resource, with what a new one may use of it. */

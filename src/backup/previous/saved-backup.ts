@@ -53,6 +53,7 @@ export class SavedBackup implements PreviousBackup {
       entry: saved.entry,
       stat: saved.stat,
       isWhole: this.isWhole || saved.entry.extents.every(isUsable),
+      hasBlockDigests: saved.blocks > 0,
       blockDigests: (first, count) => this.#blockDigests(saved, first, count, isUsable),
     };
   }

@@ -86,7 +86,7 @@ describe('what is known here of the newest backup', () => {
     await world.take();
     rmSync(path.join(world.scratch, 'previous'), { recursive: true });
     const anew = await world.take();
-    wasStoredAnew(anew, /it is not here/);
+    wasStoredAnew(anew, /has forgotten it/);
     await expectRight(anew);
     changeABlock();
     const next = await world.take();
@@ -118,15 +118,15 @@ describe('what is known here of the newest backup', () => {
     const second = await world.take();
     expect(readdirSync(path.dirname(stateOf(second)))).toEqual([second.manifest.id]);
     writeFileSync(stateOf(second), kept);
-    wasStoredAnew(await world.take(), /of another backup/);
+    wasStoredAnew(await world.take(), /has forgotten it/);
   });
 
   it('on another machine that took a backup meanwhile: that one is newer, so everything is stored anew', async () => {
     const ours = await world.take();
     const other = await world.take({ scratch: path.join(await tempDir('other'), 'scratch') });
-    wasStoredAnew(other, /it is not here/);
+    wasStoredAnew(other, /has forgotten it/);
     const again = await world.take();
-    wasStoredAnew(again, /it is not here/);
+    wasStoredAnew(again, /has forgotten it/);
     changeABlock();
     wasBuiltOn(await world.take(), again);
     await expectRight(again, []);
@@ -138,6 +138,63 @@ describe('what is known here of the newest backup', () => {
     const taken = await world.take({ scratch: undefined });
     expect(taken.manifest.previous).toBeUndefined();
     expect(taken.manifest.notes).toEqual([]);
+  });
+});
+
+describe('a machine that knows nothing', () => {
+  const fresh = async () => ({ scratch: path.join(await tempDir('fresh'), 'scratch') });
+  const withIdentity = async () => ({ ...(await fresh()), keyRing: world.keyRing });
+
+  it('but can open the vault, builds on its index, and compares blocks from then on', async () => {
+    const first = await world.take();
+    const machine = await withIdentity();
+    const second = await world.take(machine);
+    expect(second.manifest.notes).toEqual([]);
+    expect(second.manifest.previous).toEqual({ id: first.manifest.id });
+    expect(second.manifest.storedBytes).toBe(second.manifest.index.size);
+    changeABlock();
+    const third = await world.take(machine);
+    expect(third.manifest.storedBytes).toBeLessThan(BLOCK + 12 * KIB);
+    await expectRight(third);
+  });
+
+  it('compares what it has not read itself by whole runs', async () => {
+    await world.take();
+    changeABlock();
+    const second = await world.take();
+    writeAt(path.join(world.root, 'large'), 9 * MIB, random.bytes(100));
+    writeFileSync(path.join(world.root, 'small', '3'), random.bytes(2003));
+    const third = await world.take(await withIdentity());
+    expect(third.manifest.previous).toEqual({ id: second.manifest.id });
+    // The first frame; the second holds what an earlier backup has changed, the third what has changed now.
+    expect(third.manifest.logicalBytes - (third.manifest.reusedBytes ?? 0)).toBe(6 * MIB + 2003);
+    await expectRight(third);
+  });
+
+  it('builds on a plain vault', async () => {
+    const first = await world.take({ keyPolicy: 'none' });
+    const second = await world.take({ keyPolicy: 'none', ...(await fresh()) });
+    expect(second.manifest.previous).toEqual({ id: first.manifest.id });
+    expect(second.manifest.storedBytes).toBe(second.manifest.index.size);
+    await expectRight(second);
+  });
+
+  it('and whose identity opens nothing, or finds the index damaged everywhere, stores everything anew', async () => {
+    const first = await world.take();
+    const another = new KeyRing([await generateIdentity()]);
+    const second = await world.take({ ...(await fresh()), keyRing: another });
+    wasStoredAnew(second, /has forgotten it/);
+    for (const store of [world.east, world.west]) await damage(store, second.manifest.index.key, 50);
+    wasStoredAnew(await world.take(await withIdentity()), /has forgotten it/);
+    expect(first.manifest.parts.length).toBeGreaterThan(0);
+  });
+
+  it('takes the index of another vault where one is damaged', async () => {
+    const first = await world.take();
+    await damage(world.east, first.manifest.index.key, 50);
+    const second = await world.take(await withIdentity());
+    expect(second.manifest.previous).toEqual({ id: first.manifest.id });
+    await expectRight(second);
   });
 });
 
