@@ -8,11 +8,18 @@ import { renderRunMarkdown } from '../report/run-markdown.ts';
 import { renderRunPlan } from '../report/run-plan.ts';
 import { renderRunText } from '../report/run-text.ts';
 import { list } from '../report/values.ts';
-import { findUnfinished, forecastOf, stepHistory, type UnfinishedRun } from '../runbook/history.ts';
+import {
+  findUnfinished,
+  forecastOf,
+  stepHistory,
+  storeMissingReports,
+  type UnfinishedRun,
+} from '../runbook/history.ts';
 import { loadRunbook, shippedRunbooks } from '../runbook/load.ts';
 import { leaseOf, type Runbook } from '../runbook/model.ts';
 import { planRun } from '../runbook/plan.ts';
 import { type Engine, executeRun, type RunRequest, type RunResult } from '../runbook/run.ts';
+import type { RenderedReport, RunReport } from '../runbook/run-report.ts';
 import type { RunMode } from '../steps/contract.ts';
 import type { RecoveryTarget } from '../steps/ports.ts';
 import { networkProbes } from '../steps/probes.ts';
@@ -32,6 +39,7 @@ import { openWorld, type World } from './world.ts';
 export async function run(context: CommandContext, options: FailoverOptions): Promise<CommandResult> {
   await using world = await openWorld(context, { vaults: options.mode === 'plan' ? 'read' : 'write' });
   const mode = options.mode === 'drill' ? 'drill' : options.verb;
+  if (options.mode !== 'plan') await storeMissingReports(world.stores, renderReport, context.log, context.signal);
   const unfinished = options.fresh ? undefined : await findUnfinishedAnywhere(context, world, mode);
   const { from, to } = await chooseSites(context, world, options, unfinished);
   const name = options.runbook ?? options.verb;
@@ -71,7 +79,7 @@ export async function run(context: CommandContext, options: FailoverOptions): Pr
       await acquireLease(store, name, { purpose, holder, clock: context.clock, log: context.log }),
     onEntry: view.onEntry,
     onProgress: view.onProgress,
-    renderReport: (report) => ({ markdown: renderRunMarkdown(report), html: renderRunHtml(report) }),
+    renderReport,
   };
   const request: RunRequest = {
     runbook,
@@ -94,6 +102,10 @@ export async function run(context: CommandContext, options: FailoverOptions): Pr
   const result = await executeRun(engine, request);
   const failure = failureOf(result);
   return { data: result.report, text: renderRunText(result.report), ...(failure ? { failure } : {}) };
+}
+
+function renderReport(report: RunReport): RenderedReport {
+  return { markdown: renderRunMarkdown(report), html: renderRunHtml(report) };
 }
 
 /** What earlier runs took; a vault that cannot say so must not keep anybody waiting. */
@@ -177,6 +189,17 @@ async function chooseSites(
     throw new DrError('usage', 'there are several sites to recover at', {
       next: `Add --to ${others.join(' or --to ')}.`,
     });
+  }
+  // Given once more after it was done, the same command would go back: nothing fails back by itself.
+  if (options.to === undefined && active?.runId !== undefined && options.mode === 'real') {
+    throw new DrError(
+      'refused',
+      `${from} is the active site since ${active.since} (${active.by}): where to is not clear`,
+      {
+        where: `record of the active site, generation ${active.generation}`,
+        next: `If that was what you wanted, it is done. To move on to ${to}, say so: --to ${to}.`,
+      },
+    );
   }
   if (to === from) {
     const since = active ? ` since ${active.since} (${active.by})` : ' by the configuration';

@@ -6,11 +6,13 @@ import type { ObjectStore } from '../vault/store.ts';
 import type { EventOf } from './events.ts';
 import { listRunIds, readJournal } from './journal.ts';
 import { leaseOf } from './model.ts';
-import { type RunReport, readReport } from './run-report.ts';
+import { buildReport, type RenderedReport, type RunReport, readReport, storeReport } from './run-report.ts';
 import type { RunState } from './state.ts';
 
 /** An unfinished run older than this many others is history: nobody means it by "the same command". */
 const LOOK_BACK = 20;
+/** Runs whose report is looked for before another one begins. */
+const REPORTS_BACK = 5;
 
 export interface UnfinishedRun {
   readonly id: string;
@@ -83,6 +85,33 @@ export async function listRuns(
         ]
       : [];
   });
+}
+
+/**
+ * Stores the report of a finished run whose executor died before it could: the newest runs are looked at. A vault that does not answer is
+ * passed over.
+ */
+export async function storeMissingReports(
+  stores: readonly ObjectStore[],
+  render: (report: RunReport) => RenderedReport,
+  log: Log,
+  signal?: AbortSignal,
+): Promise<void> {
+  for (const store of stores) {
+    try {
+      for (const id of (await listRunIds(store, signal)).slice(0, REPORTS_BACK)) {
+        if (await store.stat(layout.runReport(id, 'json'), { signal })) continue;
+        const { state, entries, lastDigest } = await readJournal(store, id, signal);
+        if (state.status !== 'finished') continue;
+        const report = buildReport(id, entries, state, lastDigest);
+        await storeReport(store, report, render(report));
+        log.info({ run: id, vault: store.name }, 'the report of a run that had ended was missing; it is stored now');
+      }
+    } catch (error) {
+      signal?.throwIfAborted();
+      log.warn({ vault: store.name, reason: messageOf(error) }, 'the reports of earlier runs cannot be looked at here');
+    }
+  }
 }
 
 /** What earlier runs took, for forecasts: milliseconds by step id, newest first, from the reports of one vault. */
