@@ -1,7 +1,7 @@
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { createSocket } from 'node:dgram';
-import { writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { encode } from 'dns-packet';
@@ -12,6 +12,11 @@ import { tempDir } from './temp.ts';
 export const bindVersion = versionOf('/usr/sbin/named', ['-v'], /BIND (\d+\.\d+\.\d+)/);
 /** The version of Knot DNS on this machine; undefined when it is not installed. */
 export const knotVersion = versionOf('/usr/sbin/knotd', ['--version'], /(\d+\.\d+\.\d+)/);
+const powerDnsSchema = '/usr/share/doc/pdns-backend-sqlite3/schema.sqlite3.sql';
+/** The version of PowerDNS on this machine; undefined when it or its SQLite backend is not installed. */
+export const powerDnsVersion = existsSync(powerDnsSchema)
+  ? versionOf('/usr/sbin/pdns_server', ['--version'], /Server (\d+\.\d+\.\d+)/)
+  : undefined;
 
 export interface NameServerOptions {
   /** The zone that is served, `example.test`. */
@@ -105,6 +110,44 @@ log:
   });
 }
 
+/** Starts PowerDNS in the foreground in the same way, with its zone in SQLite; primaries only. */
+export async function startPowerDns(options: NameServerOptions): Promise<NameServer> {
+  const directory = await tempDir('pdns');
+  const { DatabaseSync } = await import('node:sqlite');
+  const database = new DatabaseSync(join(directory, 'pdns.sqlite3'));
+  database.exec(readFileSync(powerDnsSchema, 'utf8'));
+  database.close();
+  return await startServer(options, /operating unthreaded/, (facts) => {
+    writeFileSync(join(directory, 'zone.db'), zoneFile(options, facts.address));
+    writeFileSync(
+      join(directory, 'pdns.conf'),
+      `launch=gsqlite3
+gsqlite3-database=${directory}/pdns.sqlite3
+socket-dir=${directory}
+local-address=${facts.address}
+local-port=${facts.port}
+dnsupdate=yes
+allow-dnsupdate-from=127.0.0.0/8
+cache-ttl=0
+query-cache-ttl=0
+negquery-cache-ttl=0
+zone-cache-refresh-interval=0
+receiver-threads=1
+distributor-threads=1
+loglevel=5
+log-dns-details=no
+disable-syslog=yes
+`,
+    );
+    const run = (...args: string[]) =>
+      execFileSync('/usr/bin/pdnsutil', [`--config-dir=${directory}`, ...args], { stdio: 'ignore' });
+    run('load-zone', options.zone, join(directory, 'zone.db'));
+    run('import-tsig-key', facts.key.name, facts.key.algorithm, facts.key.secret);
+    run('set-meta', options.zone, 'TSIG-ALLOW-DNSUPDATE', facts.key.name);
+    return startProcess('/usr/sbin/pdns_server', [`--config-dir=${directory}`, '--daemon=no', '--guardian=no']);
+  });
+}
+
 async function startServer(
   options: NameServerOptions,
   isReady: RegExp,
@@ -181,7 +224,8 @@ async function freePort(address: string): Promise<number> {
 
 function versionOf(program: string, args: readonly string[], pattern: RegExp): string | undefined {
   try {
-    return pattern.exec(execFileSync(program, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }))?.[1];
+    const { stdout, stderr } = spawnSync(program, args, { encoding: 'utf8' });
+    return pattern.exec(`${stdout}${stderr}`)?.[1];
   } catch {
     return undefined;
   }

@@ -7,7 +7,15 @@ import { Rfc2136Traffic, type Rfc2136Tuning } from '../../src/traffic/rfc2136.ts
 import { readMessage } from '../../src/traffic/wire.ts';
 import { trafficConformance } from '../conformance/traffic.ts';
 import { startDnsProxy } from '../harness/dns-proxy.ts';
-import { bindVersion, knotVersion, type NameServer, startKnot, startNamed } from '../harness/named.ts';
+import {
+  bindVersion,
+  knotVersion,
+  type NameServer,
+  powerDnsVersion,
+  startKnot,
+  startNamed,
+  startPowerDns,
+} from '../harness/named.ts';
 import { skippingClock } from './support.ts';
 
 const zone = 'example.test';
@@ -45,6 +53,7 @@ async function failure(promise: Promise<unknown>): Promise<DrError> {
 const servers = [
   { name: 'BIND', program: 'named', version: bindVersion, start: startNamed },
   { name: 'Knot DNS', program: 'knotd', version: knotVersion, start: startKnot },
+  { name: 'PowerDNS', program: 'pdns_server', version: powerDnsVersion, start: startPowerDns },
 ];
 
 for (const { name, program, version, start } of servers) {
