@@ -2,6 +2,7 @@ import { z } from 'zod';
 import { DrError } from '../base/errors.ts';
 import { formatDuration } from '../base/units.ts';
 import { forSite } from '../config/sites.ts';
+import { lookAtOldAnswers } from '../traffic/old-answers.ts';
 import { defineStep, type StepContext } from './contract.ts';
 import { memberOf } from './places.ts';
 
@@ -55,15 +56,17 @@ export const trafficRedirect = defineStep({
     return { previous: [], values: [...values], ttlSeconds };
   },
   async run(context) {
-    const { signal, note } = context;
+    const { clock, signal, note } = context;
     const driver = context.world.traffic(memberOf(context));
     const wanted = endpointOf(context);
     const before = await driver.current(signal);
     note(`${driver.target} pointed to ${before.values.join(', ') || 'nothing'} (generation ${before.generation})`);
     const change = await driver.point([wanted], before, signal);
     await driver.settled(change, signal);
+    const settledAtMs = clock.now();
     const after = await driver.current(signal);
     note(`${driver.target} points to ${after.values.join(', ')} (change ${change.id}), TTL ${after.ttlSeconds} s`);
+    note((await lookAtOldAnswers({ driver, before, settledAtMs, clock }, signal)).sentence);
     return { previous: [...before.values], values: [...after.values], ttlSeconds: after.ttlSeconds };
   },
   async undo(context, _params, outputs) {

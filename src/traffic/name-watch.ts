@@ -38,7 +38,9 @@ export class NameWatch {
 
   async recursive(signal: AbortSignal | undefined): Promise<ResolverAnswer[]> {
     const { record, type, resolvers = getServers() } = this.#options;
-    return await this.#askAll(resolvers, signal, (server) => askResolver(server, record, type, this.timeoutMs, signal));
+    // Their answers are for people to see: a resolver that is away holds nothing up for long.
+    const timeoutMs = Math.min(this.timeoutMs, 1000);
+    return await this.#askAll(resolvers, signal, (server) => askResolver(server, record, type, timeoutMs, signal));
   }
 
   /**

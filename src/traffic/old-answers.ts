@@ -33,11 +33,15 @@ export async function lookAtOldAnswers(options: OldAnswersOptions, signal?: Abor
   const state = await driver.current(signal);
   const resolvers = await driver.resolved(signal);
   const nowMs = clock.now();
-  const isNew = (values: readonly string[]) =>
-    values.length > 0 && values.every((value) => state.values.includes(value));
-  const behind = resolvers.filter(({ error, values }) => error === undefined && !isNew(values));
-  // Where nothing was published there is nothing old but the answer that there is nothing, which resolvers tell themselves.
-  const untilMs = before.values.length === 0 ? settledAtMs : settledAtMs + before.ttlSeconds * 1000;
+  const isNow = (value: string) => state.values.includes(value);
+  const old = before.values.filter((value) => !isNow(value));
+  const behind = resolvers.filter(({ error, values }) => {
+    if (error !== undefined) return false;
+    // Nothing is an old answer only where nothing was published; else the resolver just does not know the name.
+    return values.length === 0 ? before.values.length === 0 : !values.every(isNow);
+  });
+  // Of a name that was not there, resolvers keep that for a time of their own: only they show it.
+  const untilMs = old.length === 0 ? settledAtMs : settledAtMs + before.ttlSeconds * 1000;
   const seenMs = behind.map(({ ttlSeconds = 0 }) => nowMs + ttlSeconds * 1000);
   const gonePastMs = Math.max(untilMs, ...seenMs);
   return { resolvers, behind, gonePastMs, sentence: sentenceOf(resolvers, behind, Math.max(0, gonePastMs - nowMs)) };
@@ -73,13 +77,13 @@ function sentenceOf(resolvers: readonly ResolverAnswer[], behind: readonly Resol
   const seconds = Math.ceil(leftMs / 1000);
   const rest =
     seconds === 0 ? 'the old TTL is over' : `clients may be sent to the old place for up to ${seconds} s more`;
-  const silent = resolvers.filter(({ error }) => error !== undefined).length;
-  const heard = resolvers.length - silent;
-  if (heard === 0) return `${rest}; no resolver answers from here`;
-  if (behind.length === 0)
-    return `${rest}; ${heard === 1 ? 'the resolver watched has' : `all ${heard} resolvers watched have`} the new answer`;
-  const shown = behind.map(
-    ({ server, values, ttlSeconds = 0 }) => `${server} answers ${showValues(values)} for ${ttlSeconds} s`,
-  );
-  return `${rest}; ${shown.join(', ')}`;
+  const heard = resolvers.filter(({ error, values }) => error === undefined && values.length > 0);
+  if (behind.length > 0) {
+    const shown = behind.map(
+      ({ server, values, ttlSeconds = 0 }) => `${server} answers ${showValues(values)} for ${ttlSeconds} s`,
+    );
+    return `${rest}; ${shown.join(', ')}`;
+  }
+  if (heard.length === 0) return `${rest}; no resolver that is asked from here knows the name`;
+  return `${rest}; ${heard.length === 1 ? 'the resolver watched has' : `all ${heard.length} resolvers watched have`} the new answer`;
 }

@@ -88,7 +88,22 @@ describe('old answers', () => {
       { action: 'DELETE', set: { name: 'orders.example.com', type: 'A', ttl: 300, values: ['192.0.2.10'] } },
     ]);
     const options = await redirect(undefined);
-    expect((await lookAtOldAnswers(options)).gonePastMs).toBe(options.settledAtMs);
+    expect(await lookAtOldAnswers(options)).toMatchObject({ behind: [], gonePastMs: options.settledAtMs });
+  });
+
+  it('of a name that was not there are seen at a resolver that keeps that', async () => {
+    const set = { name: 'orders.example.com', type: 'A', ttl: 300, values: ['192.0.2.10'] };
+    dns.zone.apply([{ action: 'DELETE', set }]);
+    const before = await driver.current();
+    const look = { before, settledAtMs: clock.now(), clock };
+    const behind = { current: async () => ({ ...before, values: west }), resolved: () => driver.resolved() };
+    expect((await lookAtOldAnswers({ driver: behind, ...look })).behind).toHaveLength(1);
+  });
+
+  it('are none where the record was as it is now', async () => {
+    const before = await driver.current();
+    const look = await lookAtOldAnswers({ driver, before, settledAtMs: clock.now(), clock });
+    expect(look).toMatchObject({ behind: [], gonePastMs: clock.now() });
   });
 
   it('are told from the TTL alone where no resolver answers', async () => {
@@ -96,7 +111,7 @@ describe('old answers', () => {
     await resolver[Symbol.asyncDispose]();
     const look = await lookAtOldAnswers(options);
     expect(look.sentence).toBe(
-      'clients may be sent to the old place for up to 300 s more; no resolver answers from here',
+      'clients may be sent to the old place for up to 300 s more; no resolver that is asked from here knows the name',
     );
     resolver = await CachingResolver.start(dns.nameserver, clock);
   });
