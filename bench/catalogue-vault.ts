@@ -78,16 +78,28 @@ interface Facts {
   /** Id in its marker. */
   readonly vault: string;
   readonly nowMs: number;
-  readonly recipient: string;
+  readonly key: CatalogueKey;
+}
+
+/** The one data key of a catalogue, under the id of each backup: only one has to be wrapped, and both vaults hold the same bytes. */
+export interface CatalogueKey {
+  readonly record: Readonly<Record<string, unknown>>;
+  /** 32 bytes in hexadecimal. */
+  readonly secret: string;
+}
+
+export async function catalogueKey(recipient: string, nowMs: number): Promise<CatalogueKey> {
+  const made = await createDataKey({ recipients: [recipient] }, nowMs - 400 * DAY_MS, 'backup');
+  if (!made) throw new Error('no key');
+  const { sha256: _, ...record } = JSON.parse(made.object.toString('utf8')) as Record<string, unknown>;
+  return { record, secret: Buffer.from(made.key.secret).toString('hex') };
 }
 
 /** Writes the files of one vault; two calls that differ only in `root` and `vault` write the same backups. Returns their number. */
-export async function writeCatalogue(facts: Facts, spec: readonly ResourceSpec[]): Promise<number> {
+export function writeCatalogue(facts: Facts, spec: readonly ResourceSpec[]): number {
   const { root, nowMs } = facts;
-  const made = await createDataKey({ recipients: [facts.recipient] }, nowMs - 400 * DAY_MS, 'backup');
-  if (!made) throw new Error('no key');
-  const { sha256: _, ...keyRecord } = JSON.parse(made.object.toString('utf8')) as Record<string, unknown>;
-  const { secret } = made.key;
+  const { record: keyRecord } = facts.key;
+  const secret = Buffer.from(facts.key.secret, 'hex');
   let objects = 0;
   const known = new Set<string>();
   const put = (key: string, body: readonly Uint8Array[], atMs: number) => {
@@ -116,7 +128,6 @@ export async function writeCatalogue(facts: Facts, spec: readonly ResourceSpec[]
     for (let i = 0; i < resource.backups; i++) {
       const finishedMs = Math.round(nowMs - resource.spanMs * (1 - (i + 1) / resource.backups) - 60_000);
       const id = timedId(finishedMs - 60_000, digits(`${resource.name} ${i}`, 6));
-      // All keys hold one secret, so that only one has to be wrapped.
       const keyId = digits(id, 32);
       const seal = { secret, context: id };
       put(layout.key(keyId), [encodeRecord({ ...keyRecord, id: keyId })], finishedMs);
@@ -272,13 +283,13 @@ if (import.meta.main) {
       root: { type: 'string', default: '' },
       vault: { type: 'string', default: '' },
       now: { type: 'string', default: '' },
-      recipient: { type: 'string', default: '' },
+      key: { type: 'string', default: '' },
       scale: { type: 'string', default: '1' },
     },
   });
-  const { root, vault, recipient } = values;
+  const { root, vault } = values;
   mkdirSync(root, { recursive: true });
-  const facts = { root, vault, recipient, nowMs: Number(values.now) };
-  const objects = await writeCatalogue(facts, catalogueSpec(Number(values.scale)));
+  const facts = { root, vault, key: JSON.parse(values.key) as CatalogueKey, nowMs: Number(values.now) };
+  const objects = writeCatalogue(facts, catalogueSpec(Number(values.scale)));
   console.log(objects);
 }

@@ -6,7 +6,7 @@ import { generateIdentity, identityToRecipient } from 'age-encryption';
 import { type Column, renderTable } from '../src/report/table.ts';
 import { nodeBinary, startNode } from '../test/harness/process.ts';
 import { tempDir } from '../test/harness/temp.ts';
-import { catalogueSpec } from './catalogue-vault.ts';
+import { catalogueKey, catalogueSpec } from './catalogue-vault.ts';
 import { startOfDr } from './contestants.ts';
 import { type Cost, measure, median } from './measure.ts';
 
@@ -55,11 +55,12 @@ async function writeVaults(): Promise<void> {
   mkdirSync(home, { recursive: true });
   const recipient = await identityToRecipient(await generateIdentity());
   const began = performance.now();
-  const now = String(Date.now());
+  const now = Date.now();
+  const key = JSON.stringify(await catalogueKey(recipient, now));
   const script = join(import.meta.dirname, 'catalogue-vault.ts');
   const written = await Promise.all(
     VAULTS.map(async (vault) => {
-      const facts = { root: join(home, vault), vault, now, recipient, scale: values.scale };
+      const facts = { root: join(home, vault), vault, key, now: String(now), scale: values.scale };
       const args = Object.entries(facts).flatMap(([name, text]) => [`--${name}`, text]);
       const { code, stdout, stderr } = await startNode(script, args).ended;
       if (code !== 0) throw new Error(`vault ${vault} was not written:\n${stderr}`);

@@ -1,6 +1,6 @@
 import { forEachLimit } from '../base/concurrency.ts';
 import { DrError, messageOf } from '../base/errors.ts';
-import { layout } from '../vault/layout.ts';
+import { layout, timedId } from '../vault/layout.ts';
 import type { ObjectStore } from '../vault/store.ts';
 import { decodeManifest, type Manifest } from './manifest.ts';
 
@@ -30,6 +30,63 @@ export async function listBackupIds(store: ObjectStore, resource: string): Promi
     if (key.endsWith('.json')) ids.push(key.slice(prefix.length, -'.json'.length));
   }
   return ids;
+}
+
+/** How far back the newest of many are looked for first, milliseconds. */
+export const RECENT_MS = 35 * 86_400_000;
+
+/**
+ * The names below `prefix` of objects whose ids are of the last `RECENT_MS` (or whose clock was ahead), oldest first; where there is none, of
+ * the time before. So the newest is found by a request or a few, however many there are.
+ */
+export async function recentNames(
+  store: ObjectStore,
+  prefix: string,
+  nowMs: number,
+  signal?: AbortSignal,
+): Promise<string[]> {
+  for (let backMs = RECENT_MS; ; backMs *= 8) {
+    const sinceMs = nowMs - backMs;
+    const names: string[] = [];
+    const range = sinceMs > 0 ? { startAfter: `${prefix}${timedId(sinceMs, '')}` } : {};
+    for await (const key of store.names(prefix, { ...range, signal })) {
+      if (key.endsWith('.json')) names.push(key.slice(prefix.length, -'.json'.length));
+    }
+    if (names.length > 0 || sinceMs <= 0) return names;
+  }
+}
+
+/** Ids of a resource's backups in a vault, newest first; those before the recent ones are asked for when the first of them is wanted. */
+export async function* newestIds(
+  store: ObjectStore,
+  resource: string,
+  recentIds: readonly string[],
+  signal?: AbortSignal,
+): AsyncGenerator<string, void> {
+  yield* recentIds.toReversed();
+  const [first] = recentIds;
+  if (first === undefined) return;
+  const older: string[] = [];
+  for await (const key of store.names(layout.manifests(resource), {
+    before: layout.manifest(resource, first),
+    signal,
+  })) {
+    if (key.endsWith('.json')) older.push(key.slice(layout.manifests(resource).length, -'.json'.length));
+  }
+  yield* older.reverse();
+}
+
+/** The id of a resource's oldest backup in a vault: one request, however many there are. */
+export async function oldestBackupId(
+  store: ObjectStore,
+  resource: string,
+  signal?: AbortSignal,
+): Promise<string | undefined> {
+  const prefix = layout.manifests(resource);
+  for await (const key of store.names(prefix, { signal })) {
+    if (key.endsWith('.json')) return key.slice(prefix.length, -'.json'.length);
+  }
+  return undefined;
 }
 
 /** All backups of a resource in a vault, oldest first; a manifest that cannot be read is an entry with its error. */
@@ -73,8 +130,8 @@ export async function newestBackup(
   resource: string,
   atMs: number = Number.POSITIVE_INFINITY,
 ): Promise<Manifest | undefined> {
-  const ids = await listBackupIds(store, resource);
-  for (const id of ids.reverse()) {
+  const recentIds = await recentNames(store, layout.manifests(resource), Math.min(atMs, Date.now()));
+  for await (const id of newestIds(store, resource, recentIds)) {
     const manifest = await readManifest(store, resource, id);
     if (Date.parse(manifest.recoveryPoint) <= atMs) return manifest;
   }

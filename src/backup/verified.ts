@@ -6,6 +6,7 @@ import { layout } from '../vault/layout.ts';
 import { type LostVault, Mirror } from '../vault/mirror.ts';
 import { decodeRecord, encodeRecord } from '../vault/record.ts';
 import type { ObjectStore } from '../vault/store.ts';
+import { recentNames } from './catalog.ts';
 
 const time = z.iso.datetime();
 const count = z.number().nonnegative();
@@ -65,7 +66,7 @@ export async function listVerificationIds(
 ): Promise<string[]> {
   const prefix = layout.verifications(resource);
   const ids: string[] = [];
-  for await (const { key } of store.list(prefix, { signal })) {
+  for await (const key of store.names(prefix, { signal })) {
     if (key.endsWith('.json')) ids.push(key.slice(prefix.length, -'.json'.length));
   }
   return ids;
@@ -94,6 +95,17 @@ export async function readVerification(
   return parsed.data;
 }
 
+/** The newest report of a resource over several vaults, by a request or a few for each vault; undefined if there is none that can be read. */
+export async function newestVerification(
+  stores: readonly ObjectStore[],
+  resource: string,
+  nowMs: number,
+  signal?: AbortSignal,
+): Promise<Verification | undefined> {
+  const ids = async (store: ObjectStore) => await recentNames(store, layout.verifications(resource), nowMs, signal);
+  return (await readNewest(stores, resource, 1, ids, signal)).verifications[0];
+}
+
 /**
  * The newest `limit` reports of a resource over several vaults (each is in every vault that was there), newest first. One that is
  * damaged in one vault is read from another; damaged everywhere, it is left out and named in `damaged`.
@@ -104,9 +116,20 @@ export async function newestVerifications(
   limit: number,
   signal?: AbortSignal,
 ): Promise<{ readonly verifications: Verification[]; readonly damaged: string[] }> {
+  const ids = async (store: ObjectStore) => await listVerificationIds(store, resource, signal);
+  return await readNewest(stores, resource, limit, ids, signal);
+}
+
+async function readNewest(
+  stores: readonly ObjectStore[],
+  resource: string,
+  limit: number,
+  idsIn: (store: ObjectStore) => Promise<string[]>,
+  signal: AbortSignal | undefined,
+): Promise<{ readonly verifications: Verification[]; readonly damaged: string[] }> {
   const holders = new Map<string, ObjectStore[]>();
   for (const store of stores) {
-    for (const id of await listVerificationIds(store, resource, signal)) {
+    for (const id of await idsIn(store)) {
       const known = holders.get(id);
       if (known) known.push(store);
       else holders.set(id, [store]);

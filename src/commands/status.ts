@@ -37,12 +37,12 @@ function plain({ resources, ...status }: Status): object {
 function plainResource({ vaults, ...resource }: ResourceStatus): object {
   return {
     ...resource,
-    vaults: vaults.map(({ vault, backup, backupIds, recoveryPointMs, walEnd, problem }) => ({
+    vaults: vaults.map(({ vault, backup, recentIds, recoveryPointMs, walEnd, problem }) => ({
       vault,
       recoveryPointMs,
       walEnd,
       newestUsableBackup: backup?.id,
-      backups: backupIds.length,
+      recentBackups: recentIds.length,
       problem: problem?.message,
     })),
   };

@@ -1,12 +1,12 @@
 import { backupLease, backupResource } from '../backup/backup-resource.ts';
-import { listBackupIds } from '../backup/catalog.ts';
+import { recentNames } from '../backup/catalog.ts';
 import type { BackupContext, TakenBackup } from '../backup/context.ts';
 import { writeWatchHeartbeat } from '../backup/status/watch.ts';
 import { waitForArchive, withPassingArchiver } from '../backup/wal/ensure.ts';
 import { messageOf } from '../base/errors.ts';
 import type { DatabasePlace, DirectoryPlace, SitePlaces } from '../config/sites.ts';
 import type { Cadence } from '../config/types.ts';
-import { timeOfId } from '../vault/layout.ts';
+import { layout, timeOfId } from '../vault/layout.ts';
 import type { Job } from './job.ts';
 import type { RoleKeeper } from './role.ts';
 
@@ -112,7 +112,7 @@ function job(
 
 /** When the newest backup over all vaults that answer was begun, milliseconds since 1970. Throws when none answers. */
 async function newestStart(
-  { stores }: BackupContext,
+  { stores, clock }: BackupContext,
   resource: string,
   signal: AbortSignal,
 ): Promise<number | undefined> {
@@ -121,7 +121,7 @@ async function newestStart(
   await Promise.all(
     stores.map(async (store) => {
       try {
-        const id = (await listBackupIds(store, resource)).at(-1);
+        const id = (await recentNames(store, layout.manifests(resource), clock.now(), signal)).at(-1);
         const startMs = id === undefined ? undefined : timeOfId(id);
         if (startMs !== undefined) newest = Math.max(startMs, newest ?? 0);
       } catch (error) {

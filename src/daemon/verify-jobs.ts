@@ -1,8 +1,8 @@
 import { leaseSomewhere } from '../backup/backup-resource.ts';
-import { listBackupIds, newestBackup } from '../backup/catalog.ts';
+import { newestBackup, oldestBackupId } from '../backup/catalog.ts';
 import type { BackupContext } from '../backup/context.ts';
 import type { ResourceKind } from '../backup/manifest.ts';
-import { newestVerifications, type Verification } from '../backup/verified.ts';
+import { newestVerification, type Verification } from '../backup/verified.ts';
 import { DrError } from '../base/errors.ts';
 import { worstIntervalMs } from '../config/cadence.ts';
 import type { Cadence, Config } from '../config/types.ts';
@@ -71,8 +71,7 @@ function verifyJob(options: VerifyJobsOptions, resource: string, kind: ResourceK
   const lastDone = async (signal: AbortSignal) => {
     const readable = await vaultsWithBackup(stores(), resource, signal);
     if (readable.length === 0) return 'not-due';
-    const { verifications } = await newestVerifications(readable, resource, 1, signal);
-    const [newest] = verifications;
+    const newest = await newestVerification(readable, resource, context.clock.now(), signal);
     if (!newest) return 'never';
     const doneMs = Date.parse(newest.startedAt);
     // The active site leaves it to the others, until they have let a slot go by.
@@ -136,7 +135,7 @@ async function vaultsWithBackup(
   const failures: unknown[] = [];
   for (const store of stores) {
     try {
-      if ((await listBackupIds(store, resource)).length > 0) found.push(store);
+      if ((await oldestBackupId(store, resource, signal)) !== undefined) found.push(store);
     } catch (error) {
       failures.push(error);
     }

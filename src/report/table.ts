@@ -7,6 +7,8 @@ export interface Column<Row> {
 }
 
 const gap = '  ';
+/** Text of which each character is printable ASCII: nearly all of it, and a table may have tens of thousands of rows. */
+const plain = /^[\x20-\x7e]*$/;
 
 /** Rows as aligned text, with a line of titles; the empty string when there are no rows (callers say so in words). */
 export function renderTable<Row>(columns: readonly Column<Row>[], rows: readonly Row[]): string {
@@ -43,6 +45,7 @@ export function renderFacts(
 
 /** Text with control characters shown as escapes (`\n`, `\x1b`): a file name must not move the cursor. */
 export function printable(text: string): string {
+  if (plain.test(text)) return text;
   return text.replace(/[\p{Cc}\u2028\u2029]/gu, (character) => {
     const short: Record<string, string> = { '\n': '\\n', '\t': '\\t', '\r': '\\r' };
     return short[character] ?? `\\x${(character.codePointAt(0) ?? 0).toString(16).padStart(2, '0')}`;
@@ -56,6 +59,7 @@ export function escapeMarkdown(text: string): string {
 
 /** Columns of a terminal that the text takes: marks that combine take none, wide East Asian characters and emoji two. */
 export function width(text: string): number {
+  if (plain.test(text)) return text.length;
   let columns = 0;
   for (const character of text) {
     if (/\p{Mn}|\p{Me}|\p{Cf}/u.test(character)) continue;

@@ -1,5 +1,6 @@
 import { formatDuration } from '../../base/units.ts';
 import { timeOfId } from '../../vault/layout.ts';
+import { RECENT_MS } from '../catalog.ts';
 import type { Verification } from '../verified.ts';
 import type { Alert, ResourceStatus, VaultPoint, WatchedResource } from './model.ts';
 
@@ -143,12 +144,13 @@ function isCrossRegion(
   return new Set(whole.map(({ vault }) => regions.get(vault))).size > 1;
 }
 
-/** Backups that some other vault has, not counting those that retention is about to delete or has deleted elsewhere. */
+/** Recent backups that some other vault has, not counting those that retention is about to delete or has deleted elsewhere. */
 function missingIn(vault: string, points: readonly VaultPoint[], retentionMs: number, nowMs: number): number {
-  const own = new Set(points.find((point) => point.vault === vault)?.backupIds);
-  const others = new Set(points.flatMap(({ backupIds }) => backupIds));
+  const own = new Set(points.find((point) => point.vault === vault)?.recentIds);
+  const others = new Set(points.flatMap(({ recentIds }) => recentIds));
+  const sinceMs = nowMs - Math.min(retentionMs, RECENT_MS);
   let missing = 0;
-  for (const id of others) if (!own.has(id) && (timeOfId(id) ?? 0) > nowMs - retentionMs) missing++;
+  for (const id of others) if (!own.has(id) && (timeOfId(id) ?? 0) > sinceMs) missing++;
   return missing;
 }
 
@@ -175,7 +177,7 @@ function judgeVerification(facts: {
     return broken(`restoring ${name} took ${took} in its last verification; the RTO is ${formatDuration(rtoMs)}`);
   }
   if (resource.verifyEveryMs === undefined) return [];
-  const oldest = points.flatMap(({ backupIds }) => backupIds).sort()[0];
+  const oldest = points.flatMap(({ oldestId }) => oldestId ?? []).sort()[0];
   const sinceMs = verification
     ? Date.parse(verification.finishedAt)
     : oldest === undefined

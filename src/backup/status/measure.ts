@@ -2,7 +2,7 @@ import { DrError, messageOf } from '../../base/errors.ts';
 import { formatLsn, type Lsn, parseLsn } from '../../postgres/lsn.ts';
 import { layout } from '../../vault/layout.ts';
 import type { ObjectStore } from '../../vault/store.ts';
-import { listBackupIds, readManifest } from '../catalog.ts';
+import { newestIds, oldestBackupId, readManifest, recentNames } from '../catalog.ts';
 import type { Manifest } from '../manifest.ts';
 import { readWalHeartbeat } from '../wal/heartbeat.ts';
 import { type ListedWal, VaultWal } from '../wal/listing.ts';
@@ -18,13 +18,17 @@ const TRIES = 5;
 export async function measureResource(
   store: ObjectStore,
   resource: WatchedResource,
+  nowMs: number,
   signal?: AbortSignal,
 ): Promise<VaultPoint> {
   try {
-    const backupIds = await listBackupIds(store, resource.name);
-    const found = { vault: store.name, backupIds };
+    const recentIds = await recentNames(store, layout.manifests(resource.name), nowMs, signal);
+    const oldestId = recentIds.length === 0 ? undefined : await oldestBackupId(store, resource.name, signal);
+    const found = { vault: store.name, recentIds, oldestId };
     let problem: VaultPoint['problem'];
-    for (const id of backupIds.toReversed().slice(0, TRIES)) {
+    let tries = 0;
+    for await (const id of newestIds(store, resource.name, recentIds, signal)) {
+      if (tries++ === TRIES) break;
       let manifest: Manifest;
       try {
         manifest = await readManifest(store, resource.name, id);
@@ -42,7 +46,8 @@ export async function measureResource(
   } catch (error) {
     if (signal?.aborted) throw error;
     const problem = { kind: 'vault' as const, message: messageOf(error) };
-    return { vault: store.name, backupIds: [], backup: undefined, recoveryPointMs: undefined, problem };
+    const nothing = { recentIds: [], oldestId: undefined, backup: undefined, recoveryPointMs: undefined };
+    return { vault: store.name, ...nothing, problem };
   }
 }
 

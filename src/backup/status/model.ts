@@ -56,7 +56,7 @@ export interface VaultStatus {
   readonly problem: string | undefined;
   /** True when it would be left if the region of the active site were lost. */
   readonly survives: boolean;
-  /** Backups within retention that other vaults have and this one lacks. */
+  /** Backups of the last 35 days (or of the retention, where that is shorter) that other vaults have and this one lacks. */
   readonly lacks: number;
   /** What its last check has found; undefined = no word of one. */
   readonly care: VaultCare | undefined;
@@ -112,8 +112,10 @@ export interface Status {
 /** What one vault can bring back of one resource. Moments in milliseconds since 1970. */
 export interface VaultPoint {
   readonly vault: string;
-  /** Ids of all its backups of the resource, oldest first. */
-  readonly backupIds: readonly string[];
+  /** Ids of its backups of the resource of the last 35 days (`RECENT_MS`), oldest first; of the time before, where there is none. */
+  readonly recentIds: readonly string[];
+  /** Its oldest backup of the resource. */
+  readonly oldestId: string | undefined;
   /** The newest backup that can be used. */
   readonly backup: Manifest | undefined;
   /** The newest moment that can be recovered from this vault alone. */

@@ -5,7 +5,7 @@ import { type ActiveSiteView, readActiveSite } from '../active-site.ts';
 import { readCare, type VaultCare } from '../care/care-record.ts';
 import { readHolds } from '../retention/holds.ts';
 import { readRetentionMark } from '../retention/mark.ts';
-import { newestVerifications } from '../verified.ts';
+import { newestVerification } from '../verified.ts';
 import { judgeResource } from './judge.ts';
 import { judgeRetention } from './judge-retention.ts';
 import { measureResource } from './measure.ts';
@@ -49,24 +49,25 @@ export async function measureStatus(options: StatusOptions): Promise<Status> {
   const oldest = new Map<string, string>();
   for (const resource of resources) {
     const answering = stores.filter(({ name }) => !problems.has(name));
-    const points = await Promise.all(answering.map(async (store) => await measureResource(store, resource, signal)));
+    const points = await Promise.all(
+      answering.map(async (store) => await measureResource(store, resource, nowMs, signal)),
+    );
     for (const { vault, problem } of points) if (problem?.kind === 'vault') problems.set(vault, problem.message);
     const readable = answering.filter(({ name }) => !problems.has(name));
-    const { verifications } = await newestVerifications(readable, resource.name, 1, signal);
+    const verification = await newestVerification(readable, resource.name, nowMs, signal);
     const judged = judgeResource({
       resource,
       points: points.filter(({ vault }) => !problems.has(vault)),
       survivors: new Set([...survivors].map(({ name }) => name)),
       regions: new Map(stores.map((store) => [store.name, store.region])),
-      verification: verifications[0],
+      verification,
       rtoMs: options.rtoMs,
       nowMs,
     });
     measured.push(judged.status);
     alerts.push(...judged.alerts);
     for (const [vault, number] of judged.lacks) lacks.set(vault, (lacks.get(vault) ?? 0) + number);
-    for (const { vault, backupIds } of points) {
-      const [id] = backupIds;
+    for (const { vault, oldestId: id } of points) {
       if (id !== undefined && id < (oldest.get(vault) ?? '~')) oldest.set(vault, id);
     }
   }
@@ -103,7 +104,7 @@ export async function measureStatus(options: StatusOptions): Promise<Status> {
       stores.filter(({ name }) => !problems.has(name)),
       signal,
     ),
-    oldestId: measured.flatMap((each) => each.vaults.flatMap(({ backupIds }) => backupIds.slice(0, 1))).sort()[0],
+    oldestId: measured.flatMap((each) => each.vaults.flatMap(({ oldestId }) => oldestId ?? [])).sort()[0],
     nowMs,
   });
   alerts.push(...retention.alerts);
