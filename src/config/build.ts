@@ -1,6 +1,7 @@
 import { availableParallelism, tmpdir, userInfo } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { DrError } from '../base/errors.ts';
+import { buildObjectLock } from './object-lock.ts';
 import { parseDatabaseUrl } from './scalars.ts';
 import type { ConfigFile } from './schema.ts';
 import type {
@@ -31,6 +32,7 @@ export function buildConfig(file: ConfigFile, source: Config['source']): Config 
       endpoint: vault.endpoint,
       forcePathStyle: vault.forcePathStyle,
       credentials: vault.credentials,
+      objectLock: buildObjectLock(vault.objectLock, file),
     })),
     allowSingleRegion: file.allowSingleRegion,
     sites: mapValues(file.sites, (site, name) => ({ name, ...site })),

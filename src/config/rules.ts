@@ -1,6 +1,7 @@
 import { formatDuration } from '../base/units.ts';
 import { worstIntervalMs } from './cadence.ts';
 import { checkEncryption } from './encryption.ts';
+import { checkObjectLock } from './object-lock.ts';
 import { checkPlaces } from './places.ts';
 import { type Findings, type KeyPath, suggestion } from './problems.ts';
 import { checkTraffic } from './traffic-rules.ts';
@@ -9,6 +10,7 @@ import type { Cadence, Config, DirectoryConfig } from './types.ts';
 /** Everything that no single value shows: names that must exist, promises that must be possible, places that must not collide. */
 export function checkRules(config: Config, findings: Findings): void {
   checkVaults(config, findings);
+  checkObjectLock(config, findings);
   checkSites(config, findings);
   checkEncryption(config, findings);
   checkNames(config, findings);

@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { cadenceForms } from './cadence.ts';
+import { objectLock } from './object-lock.ts';
 import {
   absolutePath,
   cadence,
@@ -32,6 +33,7 @@ const vault = z.strictObject({
     .prefault(false)
     .describe('True = bucket in the path, as most S3 services other than AWS want.'),
   credentials,
+  objectLock,
 });
 
 const site = z.strictObject({

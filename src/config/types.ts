@@ -38,7 +38,17 @@ export type VaultConfig = {
   readonly forcePathStyle: boolean;
   /** Only for stores that need their own: otherwise the AWS credential chain. */
   readonly credentials: { readonly accessKeyId: string; readonly secretAccessKey: string } | undefined;
+  readonly objectLock?: ObjectLockConfig | undefined;
 };
+
+/** S3 Object Lock: how long what is stored cannot be removed. */
+export interface ObjectLockConfig {
+  readonly mode: 'governance' | 'compliance';
+  /** What belongs to a resource, milliseconds, by resource. */
+  readonly byResource: Readonly<Record<string, number>>;
+  /** Everything else. */
+  readonly otherwiseMs: number;
+}
 
 /** A key of AWS KMS that wraps data keys. */
 export interface KmsConfig {

@@ -116,6 +116,14 @@ export class GuardedStore implements ObjectStore {
     await this.#store.delete(keys, options);
   }
 
+  get locks(): ObjectStore['locks'] {
+    return this.#reason === undefined ? this.#store.locks : undefined;
+  }
+
+  get versions(): ObjectStore['versions'] {
+    return this.#reason === undefined ? this.#store.versions : undefined;
+  }
+
   async close(): Promise<void> {
     await this.#store.close();
   }

@@ -49,7 +49,7 @@ export interface MutableStats extends StoreStats {
 
 export function newStats(): MutableStats {
   return {
-    requests: { create: 0, overwrite: 0, read: 0, stat: 0, list: 0, delete: 0 },
+    requests: { create: 0, overwrite: 0, read: 0, stat: 0, list: 0, delete: 0, lock: 0 },
     retries: 0,
     bytesIn: 0,
     bytesOut: 0,

@@ -21,7 +21,13 @@ export function openVault(config: VaultConfig, log: Log): ObjectStore {
     case 'file':
       return new FileStore({ name, region, root: directoryOf(config), log });
     case 's3':
-      return new S3Store({ ...config, ...bucketOf(config), endpoint: endpointOf(config), log });
+      return new S3Store({
+        ...config,
+        ...bucketOf(config),
+        endpoint: endpointOf(config),
+        lock: config.objectLock,
+        log,
+      });
     case 'memory': {
       const store = memory.get(config.url) ?? new MemoryStore({ name, region, location: config.url });
       memory.set(config.url, store);

@@ -11,14 +11,17 @@ import { type Body, type ByteRange, bodyBytes, bodyLength } from './store.ts';
 /** Several views up to this size are joined: cheaper than a stream. */
 const JOIN_BYTES = 256 * 1024;
 
-/** Sends an object with its SHA-256 as checksum to be kept and as the payload hash of the signature (computed once). */
+/** Sends an object with its SHA-256 as checksum to be kept and as the payload hash of the signature (computed once). Gives its version. */
 export async function sendBody(
   client: S3Client,
-  target: Pick<PutObjectCommandInput, 'Bucket' | 'Key' | 'IfNoneMatch'>,
+  target: Pick<
+    PutObjectCommandInput,
+    'Bucket' | 'Key' | 'IfNoneMatch' | 'ObjectLockMode' | 'ObjectLockRetainUntilDate'
+  >,
   body: Body,
   sha256: Uint8Array,
   options: { abortSignal?: AbortSignal },
-): Promise<void> {
+): Promise<string | undefined> {
   const length = bodyLength(body);
   const digest = Buffer.from(sha256);
   const command = new PutObjectCommand({
@@ -28,6 +31,8 @@ export async function sendBody(
     ContentLength: length,
     ContentType: 'application/octet-stream',
     ChecksumSHA256: digest.toString('base64'),
+    // With a lock S3 wants to be told of the checksum in this way, too.
+    ...(target.ObjectLockMode === undefined ? {} : { ChecksumAlgorithm: 'SHA256' }),
   });
   command.middlewareStack.add(
     (next) => (args) => {
@@ -39,8 +44,8 @@ export async function sendBody(
     },
     { step: 'build', name: 'payloadHash' },
   );
-  const { ETag } = await client.send(command, options);
-  if (ETag !== undefined) return;
+  const { ETag, VersionId } = await client.send(command, options);
+  if (ETag !== undefined) return VersionId;
   throw new DrError('corrupt', 'the answer to a write is not one of S3: it has no ETag', {
     where: `s3://${target.Bucket}/${target.Key}`,
     next: 'Check that the endpoint is an S3 service and that no proxy answers in its place.',

@@ -6,6 +6,7 @@ import { Semaphore } from '../base/concurrency.ts';
 import { DrError, messageOf } from '../base/errors.ts';
 import { type Log, silentLog } from '../base/log.ts';
 import { retry } from '../base/retry.ts';
+import type { LockPolicy } from './lock-policy.ts';
 import { newStats } from './object-key.ts';
 import { explainS3Error } from './s3-errors.ts';
 import type { CallOptions, RequestKind } from './store.ts';
@@ -45,6 +46,10 @@ export interface S3StoreOptions {
   readonly forcePathStyle: boolean;
   /** Undefined = the AWS credential chain. */
   readonly credentials: { readonly accessKeyId: string; readonly secretAccessKey: string } | undefined;
+  /** Locks what is stored. */
+  readonly lock?: LockPolicy | undefined;
+  /** Milliseconds since 1970; for the end of locks. */
+  readonly now?: () => number;
   readonly limits?: Partial<S3Limits>;
   readonly log?: Log;
 }
@@ -56,6 +61,7 @@ const doing: Readonly<Record<RequestKind, string>> = {
   stat: 'look for an object in',
   list: 'list the objects of',
   delete: 'delete objects of',
+  lock: 'lock an object of',
 };
 
 export interface Abort {

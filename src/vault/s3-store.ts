@@ -1,19 +1,19 @@
 import { createHash } from 'node:crypto';
 import {
-  DeleteObjectCommand,
-  DeleteObjectsCommand,
   GetObjectCommand,
   HeadObjectCommand,
   ListObjectsV2Command,
   type ListObjectsV2Output,
 } from '@aws-sdk/client-s3';
-import { forEachLimit } from '../base/concurrency.ts';
 import { DrError } from '../base/errors.ts';
 import { type MutableStats, requireFolder, requireKeyPrefix, requireObjectKey } from './object-key.ts';
 import { readEachAlone } from './read-each.ts';
 import { receiveBody, sendBody } from './s3-body.ts';
 import { type Abort, type Address, S3Connection, type S3StoreOptions } from './s3-connection.ts';
+import { type ObjectVersion, S3Deleter } from './s3-delete.ts';
 import { answerOf } from './s3-errors.ts';
+import { S3Locks } from './s3-lock.ts';
+import { S3Versions } from './s3-versions.ts';
 import type {
   Body,
   ByteRange,
@@ -34,8 +34,10 @@ export class S3Store implements ObjectStore {
   readonly region: string;
   readonly location: string;
   readonly stats: MutableStats;
+  readonly locks: S3Locks | undefined;
+  readonly versions: S3Versions;
   readonly #s3: S3Connection;
-  #deletesSingly = false;
+  readonly #deleter: S3Deleter;
 
   constructor(options: S3StoreOptions) {
     this.name = options.name;
@@ -43,6 +45,10 @@ export class S3Store implements ObjectStore {
     this.#s3 = new S3Connection(options);
     this.location = this.#s3.location;
     this.stats = this.#s3.stats;
+    this.#deleter = new S3Deleter(this.#s3);
+    this.versions = new S3Versions(this.#s3, this.#deleter);
+    const list = (prefix: string, call: CallOptions) => this.list(prefix, call);
+    this.locks = options.lock && new S3Locks(this.#s3, options.lock, list, options.now ?? Date.now);
   }
 
   /** Buckets are made by their owner: nothing to do. */
@@ -54,7 +60,10 @@ export class S3Store implements ObjectStore {
     let maybeStored = false;
     return this.#s3.request('create', key, options, async (address, abort) => {
       try {
-        await sendBody(this.#s3.client, { ...address, IfNoneMatch: '*' }, body, sha256, abort);
+        const lock = this.locks?.forPut(key);
+        const target = { ...address, IfNoneMatch: '*', ...lock };
+        const versionId = await sendBody(this.#s3.client, target, body, sha256, abort);
+        this.locks?.stored(key, versionId, lock);
       } catch (error) {
         const { status } = answerOf(error);
         if (status === 412)
@@ -70,7 +79,8 @@ export class S3Store implements ObjectStore {
   async overwrite(key: string, body: Body, options: CreateOptions = {}): Promise<void> {
     const sha256 = this.#digest(key, body, options);
     await this.#s3.request('overwrite', key, options, async (address, abort) => {
-      await sendBody(this.#s3.client, address, body, sha256, abort);
+      await sendBody(this.#s3.client, { ...address, ...this.locks?.forPut(key) }, body, sha256, abort);
+      this.locks?.forget(key);
       this.stats.bytesOut += bodyLength(body);
     });
   }
@@ -144,9 +154,21 @@ export class S3Store implements ObjectStore {
 
   async delete(keys: readonly string[], options: CallOptions = {}): Promise<void> {
     for (const key of keys) requireObjectKey(key, this.location);
-    const batches: string[][] = [];
-    for (let at = 0; at < keys.length; at += 1000) batches.push(keys.slice(at, at + 1000));
-    await forEachLimit(batches, 4, (batch) => this.#deleteBatch(batch, options));
+    if (!this.locks)
+      return await this.#deleter.delete(
+        keys.map((key) => ({ key })),
+        options,
+      );
+    // Deleting by name would only hide what is locked, and leave every old lease behind as a version.
+    const own: ObjectVersion[] = [];
+    const others: string[] = [];
+    for (const key of keys) {
+      const versionId = this.locks.versionOf(key);
+      if (versionId === undefined) others.push(key);
+      else own.push({ key, versionId });
+    }
+    if (own.length > 0) await this.#deleter.delete(own, options);
+    if (others.length > 0) await this.versions.purge(others, options);
   }
 
   async close(): Promise<void> {
@@ -241,43 +263,4 @@ export class S3Store implements ObjectStore {
       next,
     });
   }
-
-  async #deleteBatch(keys: readonly string[], options: CallOptions): Promise<void> {
-    let left = keys;
-    if (!this.#deletesSingly) {
-      try {
-        await this.#s3.request('delete', keys[0] ?? '', options, async ({ Bucket }, abort) => {
-          const Objects = left.map((key) => ({ Key: this.#s3.fullKey(key) }));
-          const command = new DeleteObjectsCommand({
-            Bucket,
-            ChecksumAlgorithm: 'SHA256',
-            Delete: { Objects, Quiet: true },
-          });
-          const { Errors: failed = [] } = await this.#s3.client.send(command, abort);
-          const first = failed.find(({ Code }) => Code !== 'NoSuchKey');
-          if (first === undefined) return;
-          const names = new Set(failed.map(({ Key }) => Key));
-          left = left.filter((key) => names.has(this.#s3.fullKey(key)));
-          throw refusalOf(first.Code, first.Message);
-        });
-        return;
-      } catch (error) {
-        // Some stores (Google's among them) know only the deletion of one object, or want an MD5 for more.
-        if (!(error instanceof DrError && /NotImplemented|MissingContentMD5|InvalidRequest/.test(error.message)))
-          throw error;
-        this.#deletesSingly = true;
-      }
-    }
-    await forEachLimit(left, 16, (key) =>
-      this.#s3.request('delete', key, options, async (address, abort) => {
-        await this.#s3.client.send(new DeleteObjectCommand(address), abort);
-      }),
-    );
-  }
-}
-
-/** The refusal of one object in a batch, in the form in which the SDK throws that of a whole request. */
-function refusalOf(code = 'InternalError', message = ''): Error {
-  const status = code === 'AccessDenied' ? 403 : code === 'InternalError' ? 500 : code === 'SlowDown' ? 503 : 400;
-  return Object.assign(new Error(message), { name: code, $metadata: { httpStatusCode: status } });
 }

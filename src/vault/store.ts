@@ -1,3 +1,6 @@
+import { DrError } from '../base/errors.ts';
+import type { LockPolicy } from './lock-policy.ts';
+
 /** One stored object. */
 export interface ObjectInfo {
   readonly key: string;
@@ -42,7 +45,7 @@ export type ReadOutcome =
   | { readonly key: string; readonly bytes: Buffer }
   | { readonly key: string; readonly error: unknown };
 
-export type RequestKind = 'create' | 'overwrite' | 'read' | 'stat' | 'list' | 'delete';
+export type RequestKind = 'create' | 'overwrite' | 'read' | 'stat' | 'list' | 'delete' | 'lock';
 
 /** What a driver did since it was opened, as plain numbers for metrics. */
 export interface StoreStats {
@@ -101,9 +104,74 @@ export interface ObjectStore {
   names(prefix: string, options?: ListOptions): AsyncIterable<string>;
   /** The distinct next segments below `prefix` (which ends in `/` or is empty), without slash, in order: "folders" only. */
   folders(prefix: string, options?: FolderOptions): Promise<string[]>;
-  /** Removes objects; keys that are not there are no error. */
+  /** Removes objects; keys that are not there are no error. Throws `LockedError` where some are locked: all others are gone then. */
   delete(keys: readonly string[], options?: CallOptions): Promise<void>;
+  /** Object Lock, where this vault locks what it stores. */
+  readonly locks?: ObjectLocks | undefined;
+  /** Versions of objects, where the store may keep them. */
+  readonly versions?: ObjectVersions | undefined;
   close(): Promise<void>;
+}
+
+/** Object Lock of a vault: what is stored cannot be removed by anybody before its time. */
+export interface ObjectLocks {
+  readonly policy: LockPolicy;
+  /**
+   * Makes sure that these objects stay locked as long as if they were stored now, or until `untilMs` where that is given; a name that
+   * ends in `/` means everything below. Cheap to call: only what is not locked long enough costs a request. Returns how many locks were
+   * made longer. Throws `not-found` for an object that is not there, `denied` without the right (s3:PutObjectRetention).
+   */
+  extend(keys: readonly string[], options?: CallOptions & { readonly untilMs?: number | undefined }): Promise<number>;
+  /** Until when the object is locked, milliseconds since 1970; undefined when it is not, or these credentials may not know. */
+  lockedUntil(key: string, options?: CallOptions): Promise<number | undefined>;
+  /** Proves on a fresh object that the store enforces locks, also against these credentials. Leaves it behind until its lock ends. */
+  prove(options?: CallOptions): Promise<LockProof>;
+}
+
+/** What was found out about Object Lock on a fresh object. */
+export interface LockProof {
+  /** Why locks do not hold here; undefined when they do. */
+  readonly broken?: string | undefined;
+  /** True: these credentials may remove locked objects all the same (s3:BypassGovernanceRetention). */
+  readonly mayBypass: boolean;
+  /** The bucket locks by itself whatever is stored, for that many days: leases too, which dr removes all the time. */
+  readonly defaultDays?: number | undefined;
+}
+
+/** An object that a delete marker hides: its content is still there. */
+export interface HiddenObject extends ObjectInfo {
+  /** When it was hidden, milliseconds since 1970. */
+  readonly hiddenMs: number;
+}
+
+/** Versions: what was deleted without naming its version is only hidden. */
+export interface ObjectVersions {
+  /** Hidden objects below a prefix, in order of their keys. Throws `refused` where the store has no versions, `denied` without the right. */
+  hidden(prefix: string, options?: CallOptions): AsyncIterable<HiddenObject>;
+  /** The content that is hidden. Throws `not-found` when there is none. */
+  readHidden(key: string, options?: CallOptions): Promise<Buffer>;
+  /** Takes the delete markers away. Throws `denied` without the right (s3:DeleteObjectVersion). */
+  reveal(keys: readonly string[], options?: CallOptions): Promise<void>;
+  /** Removes all versions of these objects for good, hidden ones too. Throws as `delete`. */
+  purge(keys: readonly string[], options?: CallOptions): Promise<void>;
+}
+
+/** Some objects could not be removed because they are locked. */
+export class LockedError extends DrError {
+  readonly locked: ReadonlySet<string>;
+  /** When the last of those locks ends that were looked at, milliseconds since 1970. */
+  readonly untilMs: number | undefined;
+
+  constructor(locked: readonly string[], untilMs: number | undefined, where: string) {
+    const until = untilMs === undefined ? '' : ` until ${new Date(untilMs).toISOString()}`;
+    const what = locked.length === 1 ? 'an object is locked' : `${locked.length} objects are locked`;
+    super('refused', `${what}${until} and cannot be removed`, {
+      where,
+      next: 'Nothing: Object Lock works. They can be removed when their locks have ended.',
+    });
+    this.locked = new Set(locked);
+    this.untilMs = untilMs;
+  }
 }
 
 /** All bytes of a body as one buffer. */

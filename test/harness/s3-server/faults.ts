@@ -3,6 +3,8 @@ export interface S3Request {
   readonly operation: S3Operation;
   readonly bucket: string;
   readonly key: string;
+  /** The version that is asked for. */
+  readonly versionId?: string | undefined;
   readonly headers: Readonly<Record<string, string | readonly string[] | undefined>>;
 }
 
@@ -15,6 +17,13 @@ export type S3Operation =
   | 'ListObjectsV2'
   | 'CreateBucket'
   | 'HeadBucket'
+  | 'ListObjectVersions'
+  | 'GetBucketVersioning'
+  | 'PutBucketVersioning'
+  | 'GetObjectLockConfiguration'
+  | 'PutObjectLockConfiguration'
+  | 'GetObjectRetention'
+  | 'PutObjectRetention'
   | 'Unknown';
 
 export type Fault =

@@ -1,6 +1,17 @@
-import type { Buckets, StoredObject } from './buckets.ts';
+import type { Buckets, Lock, StoredObject } from './buckets.ts';
 import type { Fault, S3Operation, S3Request } from './faults.ts';
-import { element, S3Error, texts } from './xml.ts';
+import {
+  bucketLock,
+  bucketVersioning,
+  createBucket,
+  deleteMany,
+  deleteOne,
+  listVersions,
+  lockOf,
+  methodNotAllowed,
+  retention,
+} from './versions.ts';
+import { element, S3Error } from './xml.ts';
 
 /** An answer before it is sent. */
 export interface Answer {
@@ -11,13 +22,18 @@ export interface Answer {
 
 /** The operation that a request asks for, by method and query. */
 export function operationOf(method: string, key: string, query: URLSearchParams): S3Operation {
+  const read = method === 'GET';
   if (key === '') {
+    if (query.has('versions') && read) return 'ListObjectVersions';
+    if (query.has('versioning')) return read ? 'GetBucketVersioning' : 'PutBucketVersioning';
+    if (query.has('object-lock')) return read ? 'GetObjectLockConfiguration' : 'PutObjectLockConfiguration';
     if (method === 'PUT') return 'CreateBucket';
     if (method === 'HEAD') return 'HeadBucket';
     if (method === 'POST' && query.has('delete')) return 'DeleteObjects';
     if (method === 'GET' && query.get('list-type') === '2') return 'ListObjectsV2';
     return 'Unknown';
   }
+  if (query.has('retention')) return read ? 'GetObjectRetention' : 'PutObjectRetention';
   const byMethod: Record<string, S3Operation> = {
     PUT: 'PutObject',
     GET: 'GetObject',
@@ -33,30 +49,29 @@ export function perform(
   request: S3Request,
   query: URLSearchParams,
   body: Buffer,
+  nowMs: number,
   fault?: Fault,
 ): Answer {
   const { operation, bucket, key, headers } = request;
-  if (operation === 'CreateBucket') {
-    if (buckets.has(bucket)) throw new S3Error(409, 'BucketAlreadyOwnedByYou', 'You already own this bucket.');
-    buckets.make(bucket);
-    return { status: 200, headers: { location: `/${bucket}` } };
-  }
+  if (operation === 'CreateBucket') return createBucket(buckets, request);
   if (operation === 'Unknown') throw new S3Error(501, 'NotImplemented', 'This server knows nothing of that kind.');
   if (!buckets.has(bucket)) throw new S3Error(404, 'NoSuchBucket', 'The specified bucket does not exist');
   switch (operation) {
     case 'HeadBucket':
       return { status: 200 };
     case 'PutObject':
-      return put(buckets, request, body, fault?.kind === 'ignore-condition');
+      return put(buckets, request, body, lockOf(buckets, request, nowMs), fault?.kind === 'ignore-condition');
     case 'GetObject':
     case 'HeadObject': {
-      const info = buckets.info(bucket, key);
+      const { versionId } = request;
+      const info = versionId === undefined ? buckets.info(bucket, key) : buckets.version(bucket, key, versionId);
       if (!info) throw new S3Error(404, 'NoSuchKey', 'The specified key does not exist.');
+      if (info.isDeleteMarker) throw methodNotAllowed();
       const range = operation === 'GetObject' ? rangeOf(headers.range, info.size) : undefined;
       const described = objectHeaders(info, headers['x-amz-checksum-mode'] === 'ENABLED');
       if (operation === 'HeadObject')
         return { status: 200, headers: { ...described, 'content-length': String(info.size) } };
-      const bytes = buckets.bytes(bucket, key) ?? Buffer.alloc(0);
+      const bytes = buckets.bytes(bucket, key, info.versionId) ?? Buffer.alloc(0);
       if (!range) return { status: 200, headers: described, body: bytes };
       const contentRange = `bytes ${range.from}-${range.to}/${info.size}`;
       return {
@@ -66,8 +81,7 @@ export function perform(
       };
     }
     case 'DeleteObject':
-      buckets.delete(bucket, key);
-      return { status: 204 };
+      return { status: 204, headers: deleteOne(buckets, request, key, request.versionId, nowMs) };
     case 'DeleteObjects': {
       if (
         headers['content-md5'] === undefined &&
@@ -75,17 +89,31 @@ export function perform(
       ) {
         throw new S3Error(400, 'InvalidRequest', 'Missing required header for this request: Content-MD5');
       }
-      const keys = texts(body.toString('utf8'), 'Key');
-      if (keys.length > 1000) throw new S3Error(400, 'MalformedXML', 'At most 1000 keys.');
-      for (const name of keys) buckets.delete(bucket, name);
-      return { status: 200, body: element('DeleteResult', {}) };
+      return deleteMany(buckets, request, body, nowMs);
     }
+    case 'ListObjectVersions':
+      return listVersions(buckets, request, query);
+    case 'GetBucketVersioning':
+    case 'PutBucketVersioning':
+      return bucketVersioning(buckets, request, body);
+    case 'GetObjectLockConfiguration':
+    case 'PutObjectLockConfiguration':
+      return bucketLock(buckets, request, body);
+    case 'GetObjectRetention':
+    case 'PutObjectRetention':
+      return retention(buckets, request, body, nowMs);
     case 'ListObjectsV2':
       return list(buckets, bucket, query, fault?.kind === 'no-token');
   }
 }
 
-function put(buckets: Buckets, { bucket, key, headers }: S3Request, body: Buffer, unconditional: boolean): Answer {
+function put(
+  buckets: Buckets,
+  { bucket, key, headers }: S3Request,
+  body: Buffer,
+  lock: Lock | undefined,
+  unconditional: boolean,
+): Answer {
   const condition = headers['if-none-match'];
   if (condition !== undefined && condition !== '*') throw new S3Error(501, 'NotImplemented', 'Only If-None-Match: *');
   if (condition !== undefined && !unconditional && buckets.info(bucket, key)) {
@@ -99,8 +127,8 @@ function put(buckets: Buckets, { bucket, key, headers }: S3Request, body: Buffer
       throw new S3Error(412, 'PreconditionFailed', 'At least one of the pre-conditions you specified did not hold');
   }
   const sha256 = headers['x-amz-checksum-sha256'];
-  const info = buckets.put(bucket, key, body, typeof sha256 === 'string' ? sha256 : undefined);
-  return { status: 200, headers: { etag: `"${info.etag}"` } };
+  const info = buckets.put(bucket, key, body, typeof sha256 === 'string' ? sha256 : undefined, lock);
+  return { status: 200, headers: { etag: `"${info.etag}"`, ...versionHeader(info) } };
 }
 
 function objectHeaders(info: StoredObject, checksum: boolean): Record<string, string> {
@@ -109,9 +137,18 @@ function objectHeaders(info: StoredObject, checksum: boolean): Record<string, st
     'last-modified': new Date(info.modifiedMs).toUTCString(),
     'accept-ranges': 'bytes',
     'content-type': 'application/octet-stream',
+    ...versionHeader(info),
+    ...(info.lock && {
+      'x-amz-object-lock-mode': info.lock.mode,
+      'x-amz-object-lock-retain-until-date': new Date(info.lock.untilMs).toISOString(),
+    }),
     ...(checksum &&
       info.sha256 !== undefined && { 'x-amz-checksum-sha256': info.sha256, 'x-amz-checksum-type': 'FULL_OBJECT' }),
   };
+}
+
+function versionHeader({ versionId }: StoredObject): Record<string, string> {
+  return versionId === 'null' ? {} : { 'x-amz-version-id': versionId };
 }
 
 /** The bytes that a Range header asks for, both ends included; it is cut at the end of the object, as S3 does. */

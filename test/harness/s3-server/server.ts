@@ -1,7 +1,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { readBody } from './body.ts';
-import { Buckets } from './buckets.ts';
+import { type BucketSettings, Buckets } from './buckets.ts';
 import { type Fault, Faults, type S3Request } from './faults.ts';
 import { type Answer, operationOf, perform } from './operations.ts';
 import { checkSignature } from './signature.ts';
@@ -9,7 +9,8 @@ import { S3Error } from './xml.ts';
 
 export interface S3ServerOptions {
   readonly port?: number;
-  readonly buckets?: readonly string[];
+  /** Names, or names with what they can; default: `vault`. */
+  readonly buckets?: readonly string[] | Readonly<Record<string, BucketSettings>>;
   readonly accessKeyId?: string;
   readonly secretAccessKey?: string;
   /** Keeps objects in files of this directory; default: in memory. */
@@ -35,7 +36,9 @@ export class S3Server {
     this.secretAccessKey = options.secretAccessKey ?? 'test-secret-access-key';
     this.#now = options.now ?? Date.now;
     this.buckets = new Buckets(options.directory);
-    for (const bucket of options.buckets ?? ['vault']) this.buckets.make(bucket);
+    const { buckets = ['vault'] } = options;
+    if (Array.isArray(buckets)) for (const bucket of buckets) this.buckets.make(bucket);
+    else for (const [bucket, settings] of Object.entries(buckets)) this.buckets.make(bucket, settings);
     this.#http = createServer((request, response) => void this.#answer(request, response));
     this.#http.keepAliveTimeout = 30_000;
   }
@@ -67,7 +70,8 @@ export class S3Server {
     const method = request.method ?? 'GET';
     const key = rest.join('/');
     const operation = operationOf(method, key, url.searchParams);
-    const asked: S3Request = { operation, bucket, key, headers: request.headers };
+    const versionId = url.searchParams.get('versionId') ?? undefined;
+    const asked: S3Request = { operation, bucket, key, versionId, headers: request.headers };
     this.requests.push(asked);
     const fault = this.faults.take(asked);
     if (fault?.kind === 'reset') return void request.socket.resetAndDestroy();
@@ -76,7 +80,7 @@ export class S3Server {
       const body = await readBody(request);
       if (fault?.kind === 'status') throw new S3Error(fault.status, fault.code, `injected fault ${fault.code}`);
       checkSignature(request, this.accessKeyId, this.secretAccessKey, this.#now());
-      answer = perform(this.buckets, asked, url.searchParams, body, fault);
+      answer = perform(this.buckets, asked, url.searchParams, body, this.#now(), fault);
       if (fault?.kind === 'lie') throw new S3Error(fault.status, fault.code, `injected fault ${fault.code}`);
     } catch (error) {
       if (request.destroyed && !request.complete) return; // The client is gone.
