@@ -112,6 +112,7 @@ async function take(context: BackupContext, options: TakeOptions, work: Work): P
     await discard(mirror, created?.objectKey, stored);
     return { manifest: known, vaults: mirror.complete.map(({ name }) => name), lost: mirror.lost, unchanged: true };
   }
+  await mirror.protect(reusedObjects(stored, backupId), context.signal);
   const lateNotes = (await options.beforeCommit?.(packed, mirror.complete)) ?? [];
   const lostNotes = mirror.lost.map(({ vault, reason }) => ({
     kind: 'vault-lost' as const,
@@ -164,6 +165,13 @@ async function commit(
   if (baseline.previous) await requireBaseline(mirror.complete, baseline.previous, signal);
   signal?.throwIfAborted();
   await mirror.create(layout.manifest(resource, id), bytes, signal);
+}
+
+/** Parts of earlier backups and what opens them: their locks were made for those. */
+function reusedObjects({ parts }: PackResult, backupId: string): string[] {
+  const reused = parts.filter(({ context }) => context !== backupId);
+  const keyIds = new Set(reused.flatMap(({ keyId }) => (keyId === undefined ? [] : [keyId])));
+  return [...reused.map(({ key }) => key), ...[...keyIds].map(layout.keyGenerations)];
 }
 
 /** Removes what an unnecessary backup has stored. No manifest names it, so a failure here costs space, not safety. */

@@ -4,6 +4,7 @@ import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { DrError, isAbort } from '../base/errors.ts';
 import { bad, clockFinding, doubtful, type Finding, fromError, good } from '../base/finding.ts';
+import { doctorLocks } from './doctor-locks.ts';
 import { checkVault, probeCreateOnly, type VaultMarker } from './enrol.ts';
 import type { ObjectStore } from './store.ts';
 
@@ -43,6 +44,7 @@ export async function doctorVault(store: ObjectStore, options: VaultDoctorOption
     await probeCreateOnly(store, options);
     findings.push(good('create-only writes are honoured, one after the other and at once'));
     findings.push(...(await probeRights(store, options)));
+    findings.push(...(await doctorLocks(store, options)));
   } catch (error) {
     if (isAbort(error) || options.signal?.aborted) throw error;
     findings.push(fromError(error));

@@ -52,6 +52,7 @@ export async function enrolVault(store: ObjectStore, options: EnrolOptions = {})
   const found = await findMarker(store, options);
   if (!found) await requireEmpty(store, options);
   const deletable = await probeCreateOnly(store, options);
+  if (!found) await requireLocks(store, options);
   const marker = found ? { ...found, created: false } : await writeMarker(store, options);
   await storeDocuments(store, options.documents ?? {}, options);
   return { ...marker, deletable };
@@ -109,6 +110,16 @@ async function requireEmpty(store: ObjectStore, options: CallOptions): Promise<v
       },
     );
   }
+}
+
+/** Where locks are configured they have to hold before anything is entrusted to them. */
+async function requireLocks(store: ObjectStore, options: CallOptions): Promise<void> {
+  const proof = await store.locks?.prove(options);
+  if (proof?.broken === undefined) return;
+  throw new DrError('refused', `vault ${store.name} cannot be immutable: ${proof.broken}`, {
+    where: store.location,
+    next: `Use a bucket that was made with Object Lock (a store that has it), or remove vaults.${store.name}.objectLock.`,
+  });
 }
 
 async function writeMarker(

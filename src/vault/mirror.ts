@@ -59,6 +59,27 @@ export class Mirror {
     this.#requireOne();
   }
 
+  /**
+   * Makes sure that what earlier operations have stored, and this one uses again, stays locked as long as what it stores itself; a name
+   * that ends in `/` means everything below. A vault where it is not there drops out. That these credentials may not make locks longer is
+   * no reason to go without a backup: it is said, here and by `dr doctor`.
+   */
+  async protect(keys: readonly string[], signal?: AbortSignal): Promise<void> {
+    if (keys.length === 0) return;
+    await Promise.all(
+      [...this.#alive].map(async (store) => {
+        try {
+          await store.locks?.extend(keys, { signal });
+        } catch (error) {
+          if (signal?.aborted || isAbort(error)) throw error;
+          if (!(error instanceof DrError && error.kind === 'denied')) this.#drop(store, error);
+          else this.#log.warn({ vault: store.name, error }, 'the locks of what is used again could not be made longer');
+        }
+      }),
+    );
+    this.#requireOne();
+  }
+
   /** Leaves a vault out of the rest of this operation. */
   #drop(store: ObjectStore, error: unknown): void {
     if (!this.#alive.delete(store)) return;

@@ -109,6 +109,10 @@ export function explainS3Error(error: unknown, call: S3Call): DrError {
     const next = 'Use a store that implements conditional writes, ranged reads and ListObjectsV2 of S3.';
     return new DrError('refused', `${answered}: it lacks something that dr needs`, { ...facts, next });
   }
+  if (status === 400 && /object lock/i.test(text)) {
+    const next = `Use a bucket that was made with Object Lock, or remove vaults.${call.vault}.objectLock.`;
+    return new DrError('refused', `${answered}: ${text}`, { ...facts, next });
+  }
   const denial = code === undefined ? undefined : denied[code];
   if (denial !== undefined || status === 401 || status === 403) {
     const skew = code === 'RequestTimeTooSkewed' || code === 'RequestExpired' ? ' (clock skew)' : '';

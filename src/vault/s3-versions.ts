@@ -1,4 +1,9 @@
-import { GetObjectCommand, ListObjectVersionsCommand, type ListObjectVersionsOutput } from '@aws-sdk/client-s3';
+import {
+  GetBucketVersioningCommand,
+  GetObjectCommand,
+  ListObjectVersionsCommand,
+  type ListObjectVersionsOutput,
+} from '@aws-sdk/client-s3';
 import { forEachLimit } from '../base/concurrency.ts';
 import { DrError } from '../base/errors.ts';
 import { requireKeyPrefix, requireObjectKey } from './object-key.ts';
@@ -33,6 +38,19 @@ export class S3Versions implements ObjectVersions {
   constructor(s3: S3Connection, deleter: S3Deleter) {
     this.#s3 = s3;
     this.#deleter = deleter;
+  }
+
+  async areKept(options: CallOptions = {}): Promise<boolean | undefined> {
+    try {
+      return await this.#s3.request('stat', '', options, async ({ Bucket }, abort) => {
+        const { Status } = await this.#s3.client.send(new GetBucketVersioningCommand({ Bucket }), abort);
+        return Status === 'Enabled';
+      });
+    } catch (error) {
+      if (error instanceof DrError && error.kind === 'denied') return undefined;
+      if (error instanceof DrError && error.kind === 'refused') return false;
+      throw error;
+    }
   }
 
   async *hidden(prefix: string, options: CallOptions = {}): AsyncGenerator<HiddenObject> {

@@ -146,6 +146,8 @@ export interface HiddenObject extends ObjectInfo {
 
 /** Versions: what was deleted without naming its version is only hidden. */
 export interface ObjectVersions {
+  /** True when the store keeps versions; undefined when these credentials may not know. */
+  areKept(options?: CallOptions): Promise<boolean | undefined>;
   /** Hidden objects below a prefix, in order of their keys. Throws `refused` where the store has no versions, `denied` without the right. */
   hidden(prefix: string, options?: CallOptions): AsyncIterable<HiddenObject>;
   /** The content that is hidden. Throws `not-found` when there is none. */

@@ -181,6 +181,7 @@ describe('a system that works', () => {
       'ok objects can be read, whole and in part',
       'ok the clock of the store agrees with the one here within 1 s',
       'ok objects can be deleted',
+      'ok not immutable: whoever can write to this directory can also delete there',
     ]);
     expect(areas['encryption']).toEqual(contains('ok it opens the newest 4 backups in the vaults'));
     expect(areas['database orders at east']).toEqual(contains('ok a replication connection can be opened'));

@@ -12,6 +12,7 @@ import { checkMarker } from './check-vault-marker.ts';
 import { Opener } from './check-vault-open.ts';
 import { checkKeys, checkLeases, checkRecords } from './check-vault-records.ts';
 import { checkWal } from './check-vault-wal.ts';
+import { HiddenView, hiddenViews, tellHidden } from './hidden-view.ts';
 import { keptAlone } from './repair.ts';
 import { isGood } from './repair-replace.ts';
 import { isInSample, type Sample } from './sample.ts';
@@ -86,7 +87,9 @@ export async function examineVault(options: CheckOptions): Promise<VaultCheck> {
 
 /** The same, with the backups that were found. */
 export async function examine(options: CheckOptions): Promise<Examination> {
-  const { store, others, data, also, clock, onProgress, signal } = options;
+  const { store, data, also, clock, onProgress, signal } = options;
+  const isKnown = options.others.some((other) => other instanceof HiddenView);
+  const others = isKnown ? options.others : [...options.others, ...(await hiddenViews(store, signal))];
   const reads = (key: string) => (data !== undefined && isInSample(data, key)) || also?.has(key) === true;
   const task = `check ${store.name}`;
   // Only for the forecast: a listing costs little beside what follows.
@@ -115,7 +118,9 @@ export async function examine(options: CheckOptions): Promise<Examination> {
   const keys = await checkKeys(context, survey, users, walKeys, records.keyIds);
   await checkLeases(context);
   await compareVaults(context, { survey, policies: options.policies, records: records.there, keys });
-  const { objects, bytes, readBytes, problems, moreProblems, foreign, moreForeign, orphans, notes } = findings;
+  const { objects, bytes, readBytes, moreProblems, foreign, moreForeign, orphans, notes } = findings;
+  const hasView = others.some((other) => other instanceof HiddenView);
+  const problems = hasView ? await tellHidden(store, findings.problems, signal) : findings.problems;
   const { name: vault, region, location } = store;
   const opened = opener && { bytes: opener.bytes, closedKeys: opener.closed };
   const common = { vault, region, location, objects, bytes, readBytes, ...(opened ? { opened } : {}) };

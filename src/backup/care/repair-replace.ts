@@ -15,7 +15,8 @@ export type Mended =
   | { readonly how: 'copied' | 'replaced'; readonly from: string }
   /** It is as it should be: it was mended meanwhile, or could not be read for a moment only. */
   | { readonly how: 'good already' }
-  | { readonly how: 'removed' | 'written anew' };
+  /** `revealed`: a delete marker was taken away. */
+  | { readonly how: 'removed' | 'written anew' | 'revealed' };
 
 /** Throws `corrupt` unless the bytes are what should stand under the key. */
 export type Require = (bytes: Buffer, where: string) => void;

@@ -10,6 +10,7 @@ import { syncWal } from '../wal/sync.ts';
 import { type CheckOptions, type Examination, examine, type VaultCheck } from './check-vault.ts';
 import type { VaultProblem } from './check-vault-findings.ts';
 import { readMarker, requireContent, rosterEntry } from './check-vault-marker.ts';
+import { hiddenViews, revealMissing } from './hidden-view.ts';
 import { findLosses, type Loss } from './losses.ts';
 import { copyMissing } from './repair.ts';
 import { mendObject } from './repair-objects.ts';
@@ -65,11 +66,18 @@ interface Work {
  * interrupted and repeated at any time. Damaged objects are replaced even while a hold stands: a hold keeps what can be read, and
  * nothing that is good is ever removed. Holds the lease `retention` of the vault. Foreign objects are left alone.
  */
-export async function repairVault(options: RepairVaultOptions): Promise<VaultRepair> {
+export async function repairVault(given: RepairVaultOptions): Promise<VaultRepair> {
+  const views = await hiddenViews(given.store, given.signal);
+  const options = { ...given, others: [...given.others, ...views] };
   const work: Work = { options, mended: [], copied: [], walCopied: 0, failed: new Map() };
   const first = options.found ?? (await examine(options));
   const touched = new Set<string>(options.also);
   let last = first;
+  for (const view of views) {
+    const back = await revealMissing(view, options.store, first.check.problems, options.log, options.signal);
+    for (const key of back) work.mended.push({ key, done: 'revealed' });
+    if (back.length > 0) last = await examine({ ...options, data: undefined, also: new Set([...touched, ...back]) });
+  }
   for (let pass = 1; last.check.problems.length > 0; pass++) {
     const { problems, moreProblems } = last.check;
     // Of very many a check keeps a part only.

@@ -2,6 +2,7 @@ import { timingSafeEqual } from 'node:crypto';
 import { forEachLimit } from '../../base/concurrency.ts';
 import { DrError, isAbort } from '../../base/errors.ts';
 import { decodeKeyObject, unwrapKey } from '../../vault/key-object.ts';
+import { LockedError, type ObjectStore } from '../../vault/store.ts';
 import { readHolds, whyHeld } from '../retention/holds.ts';
 import type { RotateOptions, RotateResult, RotatingVault } from './rotate.ts';
 import type { StoredGeneration } from './survey.ts';
@@ -91,8 +92,14 @@ async function remove(
     }
     await vault.lease.stillHeld();
     const batch = keys.slice(at, at + BATCH);
-    await vault.store.delete(batch, { signal });
-    vault.removed += batch.length;
+    try {
+      await removeForGood(vault.store, batch, signal);
+      vault.removed += batch.length;
+    } catch (error) {
+      if (!(error instanceof LockedError)) throw error;
+      vault.removed += batch.length - error.locked.size;
+      keep('Object Lock keeps them until their locks have ended: repeat it then', error.locked.size);
+    }
     onProgress?.({
       task: `remove old keys of ${vault.store.name}`,
       done: vault.removed,
@@ -100,4 +107,15 @@ async function remove(
       unit: 'objects',
     });
   }
+}
+
+/** In a bucket with versions a plain delete would only hide them from people of good will. */
+async function removeForGood(
+  store: ObjectStore,
+  keys: readonly string[],
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  if (store.versions && (await store.versions.areKept({ signal })) !== false)
+    await store.versions.purge(keys, { signal });
+  else await store.delete(keys, { signal });
 }

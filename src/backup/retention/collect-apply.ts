@@ -3,7 +3,7 @@ import { DrError } from '../../base/errors.ts';
 import { formatDuration } from '../../base/units.ts';
 import { layout } from '../../vault/layout.ts';
 import { acquireLease, type Lease } from '../../vault/lease.ts';
-import type { ObjectStore } from '../../vault/store.ts';
+import { LockedError, type ObjectStore } from '../../vault/store.ts';
 import {
   type DeadObjects,
   GRACE_MS,
@@ -41,10 +41,17 @@ export async function deleteFromVault(
     signal: options.signal,
   });
   const signal = options.signal ? AbortSignal.any([options.signal, lease.signal]) : lease.signal;
+  const locked = new Set<string>();
+  let untilMs = 0;
   const remove = async (keys: readonly string[]) => {
     for (let at = 0; at < keys.length; at += BATCH) {
       await requireLeave(stores, lease, signal);
-      await store.delete(keys.slice(at, at + BATCH), { signal });
+      await store.delete(keys.slice(at, at + BATCH), { signal }).catch((error: unknown) => {
+        // What is locked stays until its lock has ended, and is found again by then.
+        if (!(error instanceof LockedError)) throw error;
+        untilMs = Math.max(untilMs, error.untilMs ?? 0);
+        for (const key of error.locked) locked.add(key);
+      });
     }
   };
   try {
@@ -54,7 +61,8 @@ export async function deleteFromVault(
     const { needs } = state;
     const expired = [...needs.expired.values()];
     await remove(expired.map(({ resource, id }) => layout.manifest(resource, id)));
-    done.removals.push(...expired.map(manifestRemoval));
+    const gone = expired.filter(({ resource, id }) => !locked.has(layout.manifest(resource, id)));
+    done.removals.push(...gone.map(manifestRemoval));
     const after = await surveyVault(store, signal, survey);
     requireReadable(store, after);
     requireNoneLost(store, state, after);
@@ -63,7 +71,11 @@ export async function deleteFromVault(
     const dead = await findDead(check, done.notes);
     for (const groups of batchesOf(dead)) {
       await remove(groups.flatMap(({ keys }) => keys));
-      done.removals.push(...groups.map(removalOf));
+      done.removals.push(...groups.map((group) => removalOf(group, locked)).filter(({ objects }) => objects > 0));
+    }
+    if (locked.size > 0) {
+      const until = untilMs > 0 ? `, the last that was looked at until ${new Date(untilMs).toISOString()}` : '';
+      done.notes.push(`Object Lock keeps what retention would remove: ${locked.size} objects${until}`);
     }
   } catch (error) {
     throw signal.aborted && !options.signal?.aborted ? signal.reason : error;

@@ -57,8 +57,16 @@ export function manifestRemoval({ resource, id }: { readonly resource: string; r
   return { what: 'manifest', subject: `${resource} ${id}`, why: 'it is beyond retention', objects: 1, bytes: 0 };
 }
 
-export function removalOf({ what, subject, why, keys, bytes }: DeadObjects): Removal {
-  return { what, subject, why, objects: keys.length, bytes };
+/** `locked`: objects that could not be removed; of the bytes as much is left out as of the objects. */
+export function removalOf({ what, subject, why, keys, bytes }: DeadObjects, locked?: ReadonlySet<string>): Removal {
+  const objects = locked ? keys.filter((key) => !locked.has(key)).length : keys.length;
+  return {
+    what,
+    subject,
+    why,
+    objects,
+    bytes: objects === keys.length ? bytes : Math.round((bytes * objects) / keys.length),
+  };
 }
 
 /** True when an object and what it belongs to are both older than the grace period, each by its own clock. */

@@ -3,6 +3,7 @@ import { deleteFromVault } from './collect-apply.ts';
 import { GRACE_MS, manifestRemoval, type Removal, removalOf } from './collect-check.ts';
 import { findDead } from './collect-dead.ts';
 import { lookAround, type RetainedBackup, type RetentionOptions, type VaultState } from './collect-look.ts';
+import { keepLocks } from './keep-locks.ts';
 
 export type { RetainedBackup, RetentionOptions } from './collect-look.ts';
 
@@ -42,7 +43,8 @@ export async function planRetention(options: RetentionOptions): Promise<Retentio
       const check = { ...needs, store, stores, reports: world.reports, nowMs: clock.now(), graceMs, signal };
       const dead = silent ? [] : await findDead(check, notes);
       const expired = blocked === undefined ? [...needs.expired.values()].map(manifestRemoval) : [];
-      return { ...summary(state, [...expired, ...dead.map(removalOf)]), notes, blocked: world.held ?? blocked };
+      const removals = [...expired, ...dead.map((group) => removalOf(group))];
+      return { ...summary(state, removals), notes, blocked: world.held ?? blocked };
     } catch (error) {
       if (signal?.aborted) throw error;
       return { ...summary(state, []), notes, blocked: messageOf(error), error };
@@ -61,6 +63,7 @@ export async function applyRetention(options: RetentionOptions): Promise<Retenti
   const vaults: VaultRetention[] = [];
   for (const state of world.vaults) {
     const notes = [...world.notes];
+    await keepLocks(state, options, notes);
     if (world.held !== undefined || !state.survey || state.blocked !== undefined) {
       vaults.push(untouched(state, world.held, notes));
       continue;

@@ -1,5 +1,6 @@
 import { DrError } from '../../base/errors.ts';
 import type { Lsn } from '../../postgres/lsn.ts';
+import { layout } from '../../vault/layout.ts';
 import type { Body, ObjectStore } from '../../vault/store.ts';
 import type { Expectation } from './block.ts';
 import type { VaultWal } from './listing.ts';
@@ -14,12 +15,24 @@ export async function createWal(
   object: { readonly key: string; readonly header: WalHeader; readonly body: Body },
   signal?: AbortSignal,
 ): Promise<'created' | 'exists'> {
-  if ((await store.create(object.key, object.body, { signal })) === 'created') return 'created';
+  if ((await store.create(object.key, object.body, { signal })) === 'created') {
+    await keepKeyLocked(store, object.header.keyId, signal);
+    return 'created';
+  }
   const there = await readWalHeader(store, object.key, undefined, signal);
   if (there.rawSha256 !== object.header.rawSha256 || there.length !== object.header.length) {
     throw lineageConflict(store, object.key);
   }
   return 'exists';
+}
+
+/** The key of a session is older than most of what it seals, and has to stay locked as long. A request only once in days. */
+async function keepKeyLocked(store: ObjectStore, keyId: string | undefined, signal?: AbortSignal): Promise<void> {
+  if (!store.locks || keyId === undefined) return;
+  await store.locks.extend([layout.keyGenerations(keyId)], { signal }).catch((error: unknown) => {
+    // WAL goes on without that right; `dr doctor` says that it is missing.
+    if (!(error instanceof DrError && error.kind === 'denied')) throw error;
+  });
 }
 
 /** The pieces that a vault has of an open block, with what they have to contain. */
