@@ -34,12 +34,13 @@ export function rejectedError(
       });
     }
     case 'BADKEY':
+      // Knot DNS says so too when it knows the key and no acl lets it change the record.
       return new DrError(
         'denied',
-        `the name server does not know the TSIG key ${key.name} with ${key.algorithm} (BADKEY)`,
+        `the name server does not accept the TSIG key ${key.name} with ${key.algorithm} for this record (BADKEY)`,
         {
           where,
-          next: 'Compare rfc2136.key.name and rfc2136.key.algorithm with the key statement of the server.',
+          next: 'Compare rfc2136.key.name and rfc2136.key.algorithm with the key statement of the server; of Knot DNS also see that an acl lets this key update this record.',
         },
       );
     case 'BADSIG':

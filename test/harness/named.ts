@@ -28,7 +28,7 @@ export interface NameServerOptions {
   /** A secondary of this server instead of a primary. It follows only when it is told (`notify`). */
   readonly primary?: NameServer;
   readonly algorithm?: 'hmac-sha256' | 'hmac-sha512';
-  /** BIND's update-policy for the key `dr`; default: any record of the zone. */
+  /** What the key `dr` may change: BIND's update-policy, or further lines of Knot's acl; default: any record of the zone. */
   readonly policy?: string;
 }
 
@@ -96,6 +96,7 @@ acl:
   - id: update
     key: dr
     action: update
+${(options.policy ?? '').replace(/^(?=.)/gm, '    ')}
 zone:
   - domain: ${options.zone}
     storage: "${directory}"

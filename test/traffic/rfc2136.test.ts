@@ -166,6 +166,27 @@ describe.skipIf(bindVersion === undefined)(`needs named (here ${bindVersion})`, 
     expect((await driver.current()).values).toEqual([]);
   });
 
+  it.each([
+    ['BIND', startNamed, 'grant dr name allowed.example.test A;'],
+    [
+      'Knot DNS',
+      startKnot,
+      'update-owner: name\nupdate-owner-match: equal\nupdate-owner-name: [allowed]\nupdate-type: [A]',
+    ],
+  ])('lets the key change one record only, and the doctor sees which: %s', async (name, start, limited) => {
+    if (name !== 'BIND' && knotVersion === undefined) return;
+    await using server = await start({ zone, policy: limited });
+    const allowed = open(server, { record: 'allowed.example.test' });
+    const forbidden = open(server, { record: 'forbidden.example.test' });
+    expect(await failure(forbidden.point(['192.0.2.10'], await forbidden.current()))).toMatchObject({ kind: 'denied' });
+    const said = async (driver: Rfc2136Traffic) =>
+      (await driver.doctor()).filter(({ what }) => /may send updates|REFUSED|BADKEY/.test(what)).map(({ ok }) => ok);
+    expect(await said(forbidden)).toEqual([false]);
+    expect(await said(allowed)).toEqual([true]);
+    await allowed.settled(await allowed.point(['192.0.2.10'], await allowed.current()));
+    expect((await allowed.current()).values).toEqual(['192.0.2.10']);
+  });
+
   it('finds external-dns by what it leaves beside its records', async () => {
     const driver = open(server, { record: 'text.example.test' });
     expect(await driver.doctor()).toContainEqual(
