@@ -171,6 +171,12 @@ export interface RecoveryPort {
   catchUp(place: DatabasePlace, onProgress: OnProgress, signal: AbortSignal): Promise<RecoveredDatabase>;
   /** Lets the applications of a promoted database in again that a planned move locked out of the original. The roles. */
   openDatabase(place: DatabasePlace, signal: AbortSignal): Promise<readonly string[]>;
+  /** Creates a physical replication slot at a promoted database, unless it is there; from where on the server keeps WAL. */
+  reserveWal(
+    place: DatabasePlace,
+    slot: string,
+    signal: AbortSignal,
+  ): Promise<{ readonly created: boolean; readonly from: string }>;
   /**
    * Puts aside what a site held when it was active: stops a server there that this machine can stop, and renames the directory. The new
    * name; undefined when nothing was there. What this run put there stays.

@@ -9,6 +9,7 @@ import type { Log } from '../base/log.ts';
 import type { OnProgress } from '../base/progress.ts';
 import type { Config } from '../config/types.ts';
 import { formatLsn } from '../postgres/lsn.ts';
+import { withClient } from '../postgres/query.ts';
 import { reopenServer } from '../postgres/quiesce.ts';
 import type { RunningCluster } from '../postgres/recovery.ts';
 import { adoptServer } from '../postgres/server-process.ts';
@@ -111,6 +112,24 @@ export class DatabaseRecoveries {
   async open(place: DatabasePlace, signal: AbortSignal): Promise<readonly string[]> {
     const cluster = await this.cluster(place, signal);
     return await reopenServer(cluster.urlFor('postgres'), signal);
+  }
+
+  /** Keeps WAL for the archive of the new lineage. */
+  async reserveWal(
+    place: DatabasePlace,
+    slot: string,
+    signal: AbortSignal,
+  ): Promise<{ created: boolean; from: string }> {
+    const cluster = await this.cluster(place, signal);
+    return await withClient(cluster.urlFor('postgres'), { signal }, async (query) => {
+      const find = async () =>
+        await query('select restart_lsn::text from pg_replication_slots where slot_name = $1', [slot]);
+      const [[known] = []] = await find();
+      if (known !== undefined) return { created: false, from: String(known) };
+      await query('select pg_create_physical_replication_slot($1, true)', [slot]);
+      const [[from] = []] = await find();
+      return { created: true, from: String(from) };
+    });
   }
 
   async #recordRecovery(

@@ -50,6 +50,7 @@ export function openRecovery(parts: RecoveryParts): RecoveryPort & AsyncDisposab
     archivedTo: async (point, signal) => await archivedTo(parts, point, signal),
     catchUp: async (place, onProgress, signal) => await databases.catchUp(place, onProgress, signal),
     openDatabase: async (place, signal) => await databases.open(place, signal),
+    reserveWal: async (place, slot, signal) => await databases.reserveWal(place, slot, signal),
     vacate: async (place) => await vacate(place),
     discardDatabase: async (place) => {
       await databases.discard(place);

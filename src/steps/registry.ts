@@ -14,6 +14,7 @@ import { databaseOpen } from './database-open.ts';
 import { databasePromote } from './database-promote.ts';
 import { databaseQuiesce } from './database-quiesce.ts';
 import { databaseRestore } from './database-restore.ts';
+import { databaseSlot } from './database-slot.ts';
 import { configurationRestore, dataRestore } from './directory-restore.ts';
 import { holdSet } from './hold-set.ts';
 import { monitorHealth } from './monitor-health.ts';
@@ -47,6 +48,7 @@ export const stepRegistry: ReadonlyMap<string, StepKind> = new Map(
     databaseFence,
     databasePromote,
     databaseOpen,
+    databaseSlot,
     recordActive,
     checkHttp,
     trafficRedirect,

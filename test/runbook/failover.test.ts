@@ -19,6 +19,7 @@ describe('the shipped failover', () => {
       'restore orders',
       'restore settings',
       'restore uploads',
+      'slot orders',
     ]);
     const report = await readReport(world.west, result.runId);
     const { documents, ...stored } = report;
@@ -195,6 +196,7 @@ describe('a drill', () => {
       'hold',
       'fence[orders]',
       'open[orders]',
+      'slot[orders]',
       'active',
       'http',
       'traffic[orders]',
@@ -375,7 +377,8 @@ describe('failure of every step in turn', () => {
       const { loadRunbook, shippedRunbooks } = await import('../../src/runbook/load.ts');
       const runbook = await loadRunbook(shippedRunbooks, 'failover', world.registry);
       const first = await executeRun(engine, world.request({ runbook }));
-      const tolerated = name === 'data.restore' || name === 'configuration.restore' || name === 'hold.set';
+      const tolerated =
+        name === 'data.restore' || name === 'configuration.restore' || name === 'hold.set' || name === 'database.slot';
       if (tolerated) {
         expect(first.outcome, name).toBe('degraded');
         continue;

@@ -145,6 +145,13 @@ export class MemoryRecovery {
         end(what);
         return ['app'];
       },
+      reserveWal: async (place) => {
+        const what = `slot ${place.name}`;
+        begin(what);
+        if (this.effects.includes(what)) return { created: false, from: '0/4000000' };
+        end(what);
+        return { created: true, from: '0/4000000' };
+      },
       vacate: async ({ path, runId }) => {
         const there = this.#places.get(path);
         if (there === undefined || there.runId === runId) return undefined;
