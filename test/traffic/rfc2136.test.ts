@@ -289,6 +289,29 @@ describe.skipIf(bindVersion === undefined)(`needs named (here ${bindVersion})`, 
     expect(await driver.point(['192.0.2.10'], before)).toMatchObject({ id: 'unchanged' });
   });
 
+  it.each<['A' | 'CNAME', string]>([
+    ['A', '192.0.2.99'],
+    ['CNAME', 'lb.example.net'],
+  ])('changes nothing when a rival made a %s record after the last look', async (type, value) => {
+    await using primary = await startNamed({ zone });
+    await using proxy = await startDnsProxy(primary);
+    const record = `orders.${zone}`;
+    const driver = open(primary, { server: proxy.server, record });
+    const rival = open(primary, { type, record });
+    let seen: Buffer = Buffer.alloc(0);
+    proxy.mangle = (answer) => {
+      seen = answer;
+      return answer;
+    };
+    const absent = await driver.current();
+    await rival.point([value], await rival.current());
+    // The driver goes on seeing what it saw: only the server can notice.
+    proxy.mangle = (answer, transport) =>
+      transport === 'tcp' ? answer : Buffer.concat([answer.subarray(0, 2), seen.subarray(2)]);
+    expect(await failure(driver.point(['198.51.100.10'], absent))).toMatchObject({ kind: 'conflict' });
+    expect((await rival.current()).values).toEqual([value]);
+  });
+
   it.each<[string, (answer: Buffer) => Buffer, string]>([
     ['without its signature', withoutLast, 'it is not signed (it says NOERROR)'],
     ['with another result', (answer) => flipped(answer, 3, 5), 'its signature is wrong'],
