@@ -46,12 +46,6 @@ const denied: Readonly<Record<string, string>> = {
 
 /** Codes after which the same request may succeed: load, defects of the store, a body that was damaged on its way. */
 const passing = new Set([
-  'SlowDown',
-  'Throttling',
-  'ThrottlingException',
-  'TooManyRequestsException',
-  'RequestLimitExceeded',
-  'BandwidthLimitExceeded',
   'RequestTimeout',
   'InternalError',
   'ServiceUnavailable',
@@ -62,6 +56,27 @@ const passing = new Set([
   'XAmzContentChecksumMismatch',
   'XAmzContentSHA256Mismatch',
 ]);
+
+/** Of these the codes that ask for fewer requests. */
+const throttling = new Set([
+  'SlowDown',
+  'SlowDownRead',
+  'SlowDownWrite',
+  'Throttling',
+  'ThrottlingException',
+  'TooManyRequests',
+  'TooManyRequestsException',
+  'RequestLimitExceeded',
+  'BandwidthLimitExceeded',
+]);
+
+/** True for an answer that asks to send less, and not just now: it may take minutes until the store has grown with the load. */
+export function isThrottling(error: unknown): boolean {
+  const { code, status } = answerOf(error);
+  // The answer to a HEAD request has no body, hence no code: 503 is how S3 says it.
+  const unnamed = code === undefined || code.startsWith('Unknown');
+  return status === 429 || (status === 503 && unnamed) || (code !== undefined && throttling.has(code));
+}
 
 const full = new Set([
   'QuotaExceeded',
@@ -92,7 +107,7 @@ export function explainS3Error(error: unknown, call: S3Call): DrError {
     const next = `Create bucket ${call.bucket} in ${call.region} or correct the url of vault ${call.vault}.`;
     return new DrError('not-found', `bucket ${call.bucket} of vault ${call.vault} does not exist`, { ...facts, next });
   }
-  if (code !== undefined && passing.has(code)) {
+  if (isThrottling(error) || (code !== undefined && passing.has(code))) {
     return new DrError('unreachable', `${answered}: ${text}`, { ...facts, retryable: true, next: 'Try again later.' });
   }
   if (status === 507 || (code !== undefined && full.has(code))) {

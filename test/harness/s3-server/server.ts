@@ -65,6 +65,7 @@ export class S3Server {
 
   async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
     if (this.unavailable) return void request.socket.resetAndDestroy();
+    response.setHeader('date', new Date(this.#now()).toUTCString());
     const url = new URL(request.url ?? '/', this.endpoint);
     const [bucket = '', ...rest] = url.pathname.slice(1).split('/').map(decodeURIComponent);
     const method = request.method ?? 'GET';
