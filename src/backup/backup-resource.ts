@@ -37,7 +37,8 @@ export async function backupResource(context: BackupContext, source: ResourceSou
   const leased: BackupContext = { ...context, signal };
   try {
     if (source.type === 'directory') {
-      return await takeDirectoryBackup(leased, source, await unchangedCandidate(context.stores, source));
+      const known = context.full ? undefined : await unchangedCandidate(context.stores, source);
+      return await takeDirectoryBackup(leased, source, known);
     }
     const facts = await inspectServer(source.url, { signal, log: context.log });
     if (!source.acceptNewSystem) await requireSameSystem(context, source.name, facts);

@@ -24,6 +24,8 @@ export interface BackupContext {
    * backup stores everything.
    */
   readonly scratch?: string | undefined;
+  /** Everything is stored anew, whatever is known of earlier backups. */
+  readonly full?: boolean;
   /** Opens earlier backups, where an identity is at hand: their indexes then stand in for what is not known on this machine. */
   readonly keyRing?: KeyRing | undefined;
   readonly clock: Clock;

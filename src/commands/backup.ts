@@ -39,7 +39,7 @@ export async function run(context: CommandContext, options: BackupOptions): Prom
     try {
       outcomes.push({
         resource: resource.name,
-        taken: await backupOne(world, places, resource, options.acceptNewSystem),
+        taken: await backupOne(world, places, resource, options),
       });
     } catch (error) {
       if (context.signal.aborted || isAbort(error)) throw error;
@@ -65,9 +65,9 @@ async function backupOne(
   world: World,
   places: SitePlaces,
   resource: ConfiguredResource,
-  acceptNewSystem: boolean,
+  { full, acceptNewSystem }: BackupOptions,
 ): Promise<TakenBackup> {
-  const context = world.backupContext(places.site.name);
+  const context = { ...world.backupContext(places.site.name), full };
   const missing = new DrError('config', `${resource.name} has no place at site ${places.site.name}`, {
     where: world.config.source.path,
     next: `Add recover.${places.site.name} to ${resource.name}.`,

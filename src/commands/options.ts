@@ -20,6 +20,8 @@ export interface InitOptions {
 export interface BackupOptions {
   /** Names of resources; empty = all of the configuration. */
   readonly resources: readonly string[];
+  /** Nothing of earlier backups is used again. */
+  readonly full: boolean;
   /** The databases named were created anew: another system identifier is no error. */
   readonly acceptNewSystem: boolean;
 }

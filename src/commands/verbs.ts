@@ -71,11 +71,15 @@ export const verbs: readonly Verb[] = [
     summary: 'take a backup now, into all vaults',
     description: 'Without names, of every resource. Done means: each vault alone restores it.',
     arguments: [['[resource...]', 'names of databases, data or configuration']],
-    flags: [['--accept-new-system', 'the server of a database was created anew: begin a lineage of its own']],
-    examples: ['dr backup', 'dr backup orders uploads'],
+    flags: [
+      ['--full', 'store everything anew, whatever earlier backups have'],
+      ['--accept-new-system', 'the server of a database was created anew: begin a lineage of its own'],
+    ],
+    examples: ['dr backup', 'dr backup orders uploads', 'dr backup orders --full'],
     failures: ['objective-broken', 'lease-held', 'not-found', 'unreachable', 'denied', 'refused', 'local'],
     read: (written) => ({
       resources: words(written.arguments[0]),
+      full: written.flags['full'] === true,
       acceptNewSystem: written.flags['acceptNewSystem'] === true,
     }),
     load: () => import('./backup.ts'),

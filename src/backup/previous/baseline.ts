@@ -5,6 +5,7 @@ import { KeyRing } from '../../vault/keys.ts';
 import { layout } from '../../vault/layout.ts';
 import type { LostVault } from '../../vault/mirror.ts';
 import type { ObjectStore } from '../../vault/store.ts';
+import { readCare } from '../care/care-record.ts';
 import { copyBackup } from '../care/repair-backup.ts';
 import type { BackupContext } from '../context.ts';
 import type { Manifest, Note } from '../manifest.ts';
@@ -30,7 +31,10 @@ export interface Baseline {
   close(): void;
 }
 
-type Needs = Pick<BackupContext, 'stores' | 'keyPolicy' | 'scratch' | 'keyRing' | 'log' | 'onProgress' | 'signal'>;
+type Needs = Pick<
+  BackupContext,
+  'stores' | 'keyPolicy' | 'scratch' | 'full' | 'keyRing' | 'log' | 'onProgress' | 'signal'
+>;
 
 /**
  * Chooses what a backup of a resource is compared with: its newest backup, where what is known of it here can be used. A vault that lacks
@@ -47,6 +51,7 @@ export async function chooseBaseline(context: Needs, resource: string): Promise<
     close: () => {},
   });
   if (scratch === undefined) return anew([]);
+  if (context.full) return anew([{ kind: 'other', subject: resource, detail: 'everything was stored anew, as asked' }]);
   const newest = await findNewest(stores, resource, signal);
   if (!newest) return anew([]);
   const anewBecause = (reason: string): Baseline => {
@@ -139,7 +144,9 @@ async function buildOn(
   const candidates = [...newest.holders, ...brought];
   const found = new Map<ObjectStore, PartsFound>();
   await eachVault(candidates, left, signal, async (store) => {
-    found.set(store, await findParts(store, manifest, keyPolicy, signal));
+    const care = await readCare(candidates, store.name, signal);
+    const bad = new Set(care?.named.map(({ key }) => key));
+    found.set(store, await findParts(store, manifest, keyPolicy, bad, signal));
   });
   // None is left that could be written to: the backup itself will say so.
   if (found.size === 0) throw new Unusable(left[0]?.reason ?? 'no vault answers');
@@ -174,7 +181,7 @@ async function bring(
   log.info({ vault: target.name, backup: id }, 'the vault lacks the newest backup: copying it first');
   try {
     // Parts of earlier backups that are there already are not read to be copied: `dr vault check` is what reads.
-    const { there } = await findParts(target, manifest, keyPolicy, signal);
+    const { there } = await findParts(target, manifest, keyPolicy, new Set(), signal);
     const total = parts.reduce((sum, { key, size }) => sum + (there.has(key) ? 0 : size), manifest.index.size);
     let done = 0;
     const onBytes = (bytes: number) => {
@@ -196,8 +203,7 @@ function missingNote(store: ObjectStore, { parts }: Manifest, unusable: PartsFou
   const bytes = [...unusable.keys()].reduce((sum, position) => sum + (parts[position]?.size ?? 0), 0);
   const [why] = unusable.values();
   const count = `${unusable.size} ${unusable.size === 1 ? 'part' : 'parts'} of earlier backups (${formatBytes(bytes)})`;
-  const reason = why === 'missing' ? 'missing or cut off there' : `of no use there: ${why}`;
-  return { kind: 'other', subject: store.name, detail: `${count} are ${reason}; what they hold was stored again` };
+  return { kind: 'other', subject: store.name, detail: `${count}: ${why}; what they hold was stored again` };
 }
 
 function damageNote(reader: StateReader, { id, resource }: Manifest): Note[] {

@@ -8,7 +8,11 @@ import type { Manifest } from '../manifest.ts';
 const KEYS_IN_FLIGHT = 16;
 
 /** Why a part cannot be used again. */
-export type Why = 'missing' | 'its data key is missing' | 'its data key is not wrapped for all recipients';
+export type Why =
+  | 'missing or cut off there'
+  | 'found damaged there'
+  | 'its data key is missing there'
+  | 'its data key is not wrapped for all recipients there';
 
 /** What a vault has of the parts that a manifest names. */
 export interface PartsFound {
@@ -19,13 +23,15 @@ export interface PartsFound {
 }
 
 /**
- * Looks in one vault for the parts of a manifest and their data keys. A part is usable when it is there with its size and its data key is
- * wrapped for every recipient of today: what a new backup names must open with today's identities alone.
+ * Looks in one vault for the parts of a manifest and their data keys. A part is usable when it is there with its size, no check of the
+ * vault has found it damaged (`bad`: keys of objects), and its data key is wrapped for every recipient of today: what a new
+ * backup names must open with today's identities alone.
  */
 export async function findParts(
   store: ObjectStore,
   manifest: Manifest,
   keyPolicy: KeyPolicy,
+  bad: ReadonlySet<string>,
   signal?: AbortSignal,
 ): Promise<PartsFound> {
   const sizes = new Map(manifest.parts.map(({ key, size }) => [key, size]));
@@ -47,7 +53,8 @@ export async function findParts(
   const unusable = new Map<number, Why>();
   for (const [position, { key, keyId }] of manifest.parts.entries()) {
     const badKey = keyId === undefined ? undefined : badKeys.get(keyId);
-    if (!there.has(key)) unusable.set(position, 'missing');
+    if (!there.has(key)) unusable.set(position, 'missing or cut off there');
+    else if (bad.has(key)) unusable.set(position, 'found damaged there');
     else if (badKey) unusable.set(position, badKey);
   }
   return { there, unusable };
@@ -73,10 +80,10 @@ async function keyProblem(
       if (!(error instanceof DrError) || !['corrupt', 'refused', 'not-found'].includes(error.kind)) throw error;
     }
   }
-  if (generations === 0) return 'its data key is missing';
+  if (generations === 0) return 'its data key is missing there';
   if (policy === 'none') return undefined;
   // KMS may have been away when the key was wrapped for the age recipients: they open it as well.
   const opens =
     policy.recipients.length === 0 ? wrappedByKms : policy.recipients.every((recipient) => recipients.has(recipient));
-  return opens ? undefined : 'its data key is not wrapped for all recipients';
+  return opens ? undefined : 'its data key is not wrapped for all recipients there';
 }

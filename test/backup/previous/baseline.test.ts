@@ -1,10 +1,15 @@
 import { cpSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { generateIdentity, identityToRecipient } from 'age-encryption';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { beforeEach, describe, expect, it } from 'vitest';
+import { careOf, writeCare } from '../../../src/backup/care/care-record.ts';
+import { repairVault } from '../../../src/backup/care/repair-vault.ts';
+import { everything } from '../../../src/backup/care/sample.ts';
 import type { TakenBackup } from '../../../src/backup/context.ts';
 import { restoreBackup } from '../../../src/backup/restore.ts';
 import { DrError } from '../../../src/base/errors.ts';
+import { silentLog } from '../../../src/base/log.ts';
+import { enrolVault } from '../../../src/vault/enrol.ts';
 import { KeyRing } from '../../../src/vault/keys.ts';
 import { layout } from '../../../src/vault/layout.ts';
 import type { ObjectStore } from '../../../src/vault/store.ts';
@@ -24,7 +29,6 @@ beforeEach(async () => {
   mkdirSync(path.join(world.root, 'small'));
   for (let n = 0; n < 20; n++) writeFileSync(path.join(world.root, 'small', `${n}`), random.bytes(2000 + n));
 });
-afterEach(async () => await world.close());
 
 const changeABlock = () => writeAt(path.join(world.root, 'large'), 5 * MIB + 3, random.bytes(100));
 
@@ -97,7 +101,7 @@ describe('what is known here of the newest backup', () => {
   it('damaged in any place: more is stored, and every backup is right', async () => {
     let last = await world.take();
     const seed = new Random(3);
-    for (let n = 0; n < 12; n++) {
+    for (let n = 0; n < 7; n++) {
       const bytes = readFileSync(stateOf(last));
       const at = n === 0 ? bytes.length - 1 : seed.below(bytes.length);
       bytes[at] = (bytes[at] ?? 0) ^ 0x10;
@@ -310,6 +314,33 @@ describe('vaults', () => {
     away(world.east);
     await expect(world.take()).rejects.toMatchObject({ kind: 'unreachable' });
   });
+});
+
+it('what a check has found damaged and nobody could mend is stored again: the backup of the next hour is good', async () => {
+  for (const store of [world.east, world.west]) await enrolVault(store);
+  const first = await world.take();
+  const part = first.manifest.parts.at(-1)?.key ?? '';
+  for (const store of [world.east, world.west]) await damage(store, part, 5000);
+  const check = { policies: new Map(), data: everything, clock: world.time, log: silentLog };
+  const repair = await repairVault({ ...check, store: world.west, others: [world.east] });
+  expect(repair.losses).toMatchObject([{ resource: 'uploads', backups: [{ id: first.manifest.id }] }]);
+  const care = careOf({ check: repair.check, repair, before: undefined, site: 'east', nowMs: world.time.now() });
+  await writeCare([world.east], care, silentLog);
+  const second = await world.take();
+  expect(second.manifest.notes).toMatchObject([
+    { subject: 'west', detail: expect.stringMatching(/^1 part .*found damaged/) },
+  ]);
+  expect(second.manifest.storedBytes).toBeLessThan(6 * MIB);
+  await expectRight(second);
+});
+
+it('everything is stored anew when a person asks for it', async () => {
+  await world.take();
+  const taken = await world.take({ full: true });
+  expect(taken.manifest.previous).toBeUndefined();
+  expect(taken.manifest.reusedBytes).toBe(0);
+  expect(taken.manifest.notes).toMatchObject([{ detail: 'everything was stored anew, as asked' }]);
+  wasBuiltOn(await world.take(), taken);
 });
 
 describe('keys', () => {

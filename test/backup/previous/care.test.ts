@@ -1,6 +1,6 @@
 import { writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { afterEach, beforeEach, expect, it } from 'vitest';
+import { beforeEach, expect, it } from 'vitest';
 import { examineVault } from '../../../src/backup/care/check-vault.ts';
 import { copyMissing } from '../../../src/backup/care/repair.ts';
 import { repairVault } from '../../../src/backup/care/repair-vault.ts';
@@ -29,7 +29,6 @@ beforeEach(async () => {
     writeAt(path.join(world.root, 'large'), n * MIB, random.bytes(100));
   }
 });
-afterEach(async () => await world.close());
 
 const check = () => ({
   store: world.west,

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { beforeEach, describe, expect, it } from 'vitest';
 import type { Manifest } from '../../../src/backup/manifest.ts';
 import type { EntryHead, PackWriter } from '../../../src/backup/pack-writer.ts';
 import type { PreviousBackup, PreviousEntry } from '../../../src/backup/previous/previous-backup.ts';
@@ -15,7 +15,6 @@ let world: World;
 beforeEach(async () => {
   world = await incrementalWorld();
 });
-afterEach(async () => await world.close());
 
 const head = (name: string): EntryHead => ({
   path: Buffer.from(name),
