@@ -8,6 +8,8 @@ import type { StepContext } from './contract.ts';
 const OUTPUT_BYTES = 64 * 1024;
 /** How long a program may take to end after SIGTERM, milliseconds. */
 const KILL_MS = 5000;
+/** How long output is waited for after the program has ended, milliseconds. */
+const PIPES_MS = 1000;
 
 export interface ProgramEnd {
   /** Undefined when a signal ended it. */
@@ -99,10 +101,15 @@ export async function runProgram(
   try {
     const end = await new Promise<Omit<ProgramEnd, 'output'>>((resolve, reject) => {
       child.once('error', reject);
-      // Not 'close': a daemon that it left behind may hold the pipes for ever.
-      child.once('exit', (code, by) =>
-        setImmediate(() => resolve({ code: code ?? undefined, signal: by ?? undefined })),
-      );
+      // 'close' comes when everything that was written has been read. A daemon that it left behind may hold the pipes for ever.
+      child.once('exit', (code, by) => {
+        const end = { code: code ?? undefined, signal: by ?? undefined };
+        const patience = setTimeout(() => resolve(end), PIPES_MS);
+        child.once('close', () => {
+          clearTimeout(patience);
+          resolve(end);
+        });
+      });
     });
     signal.throwIfAborted();
     return { ...end, output: redact(output.toString('utf8')).trim() };
