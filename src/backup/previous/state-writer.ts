@@ -125,6 +125,8 @@ export class StateWriter implements EntrySink {
       async () =>
         await this.#attempt(async () => {
           if (!this.#file) {
+            // What lies here is for nobody else; the scratch folder around it is shared with the servers of drills.
+            await mkdir(path.dirname(path.dirname(this.#folder)), { recursive: true, mode: 0o711 });
             await mkdir(this.#folder, { recursive: true, mode: 0o700 });
             this.#file = await open(this.#temporary, 'wx', 0o600);
           }
