@@ -162,7 +162,7 @@ async function commit(
     manifestSha256: sha256(bytes).toString('hex'),
     partBytes: stored.partBytes.map(({ raw, live }) => [raw, live] as const),
   });
-  if (baseline.previous) await requireBaseline(mirror.complete, baseline.previous, signal);
+  if (baseline.previous) await requireBaseline(mirror, baseline.previous, signal);
   signal?.throwIfAborted();
   await mirror.create(layout.manifest(resource, id), bytes, signal);
 }

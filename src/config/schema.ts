@@ -265,7 +265,7 @@ export const fileSchema = z.strictObject({
   scratch: absolutePath()
     .optional()
     .describe(
-      "Folder for scratch restores and caches; default: a folder of this user in the system's temporary folder.",
+      "Folder for scratch restores and for what the next backups are compared with (keep it across restarts); default: a folder of this user in the system's temporary folder.",
     ),
   runbooks: someText('a path')
     .optional()

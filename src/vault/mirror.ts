@@ -80,6 +80,27 @@ export class Mirror {
     this.#requireOne();
   }
 
+  /**
+   * Looks at something in every vault that is still complete; one that does not answer is left out of the rest of the operation. What
+   * `look` returns for a vault is thrown. Throws when no vault is left.
+   */
+  async check(look: (store: ObjectStore) => Promise<unknown>, signal?: AbortSignal): Promise<void> {
+    const wrong = await Promise.all(
+      [...this.#alive].map(async (store) => {
+        try {
+          return await look(store);
+        } catch (error) {
+          if (signal?.aborted || isAbort(error)) throw error;
+          this.#drop(store, error);
+          return undefined;
+        }
+      }),
+    );
+    const [first] = wrong.filter((reason) => reason !== undefined);
+    if (first !== undefined) throw first;
+    this.#requireOne();
+  }
+
   /** Leaves a vault out of the rest of this operation. */
   #drop(store: ObjectStore, error: unknown): void {
     if (!this.#alive.delete(store)) return;

@@ -3,7 +3,7 @@ import { DrError, messageOf } from '../../base/errors.ts';
 import { formatBytes } from '../../base/units.ts';
 import { KeyRing } from '../../vault/keys.ts';
 import { layout } from '../../vault/layout.ts';
-import type { LostVault } from '../../vault/mirror.ts';
+import type { LostVault, Mirror } from '../../vault/mirror.ts';
 import type { ObjectStore } from '../../vault/store.ts';
 import { readCare } from '../care/care-record.ts';
 import { copyBackup } from '../care/repair-backup.ts';
@@ -214,45 +214,20 @@ function damageNote(reader: StateReader, { id, resource }: Manifest): Note[] {
 
 /**
  * Throws unless each of the vaults still has the backup that a new one builds on: a retention elsewhere may have removed it, and with it
- * what the new one names.
+ * what the new one names. A vault that cannot say is left out.
  */
 export async function requireBaseline(
-  stores: readonly ObjectStore[],
-  { manifest }: PreviousBackup,
+  mirror: Mirror,
+  { manifest: { resource, id } }: PreviousBackup,
   signal?: AbortSignal,
 ): Promise<void> {
-  const { resource, id } = manifest;
   const key = layout.manifest(resource, id);
-  await eachVault(stores, [], signal, async (store) => {
-    if (await store.stat(key, { signal })) return;
-    throw new Gone(store, id, key);
-  }).catch((error: unknown) => {
-    throw error instanceof Gone ? error.toError() : error;
-  });
-}
-
-/** Not a DrError, so that it is not taken for a vault that does not answer. */
-class Gone extends Error {
-  readonly store: ObjectStore;
-  readonly id: string;
-  readonly key: string;
-
-  constructor(store: ObjectStore, id: string, key: string) {
-    super('the baseline is gone');
-    this.store = store;
-    this.id = id;
-    this.key = key;
-  }
-
-  toError(): DrError {
-    return new DrError(
-      'conflict',
-      `backup ${this.id} was removed while a new one was built on it: nothing was committed`,
-      {
-        where: `${this.store.location}/${this.key}`,
-        next: 'Take the backup again; find out what removes the newest backup of a resource (dr never does).',
-        retryable: true,
-      },
-    );
-  }
+  await mirror.check(async (store) => {
+    if (await store.stat(key, { signal })) return undefined;
+    return new DrError('conflict', `backup ${id} was removed while a new one was built on it: nothing was committed`, {
+      where: `${store.location}/${key}`,
+      next: 'Take the backup again; find out what removes the newest backup of a resource (dr never does).',
+      retryable: true,
+    });
+  }, signal);
 }

@@ -395,6 +395,22 @@ describe('a backup that fails', () => {
     await expectRight(next);
   });
 
+  it('leaves out a vault that cannot say whether it still has what it is built on', async () => {
+    const first = await world.take();
+    const key = layout.manifest('uploads', first.manifest.id);
+    let commits = false;
+    world.west.before = (kind, at) => {
+      commits ||= kind === 'create' && at.startsWith('indexes/');
+    };
+    world.west.fail = (kind, at) => (commits && kind === 'stat' && at === key ? unreachable() : undefined);
+    changeABlock();
+    const taken = await world.take();
+    wasBuiltOn(taken, first);
+    expect(taken.lost).toMatchObject([{ vault: 'west', reason: 'no answer' }]);
+    expect(await keysOf(world.west, 'manifests/')).toEqual([key]);
+    await expectRight(taken, [world.east]);
+  });
+
   it('at its very end leaves the next one built on the last good one', async () => {
     const first = await world.take();
     const fail = (kind: string, key: string) =>

@@ -18,9 +18,7 @@ import { contentOf, KIB, MIB, Random, writeAt } from './world.ts';
 
 const child = fileURLToPath(new URL('killed-backup.ts', import.meta.url));
 
-it('killed before any of its objects, a backup leaves the next one right in each vault', {
-  timeout: 120_000,
-}, async () => {
+it('killed before any of its objects, a backup leaves the next one right in each vault', async () => {
   const base = await tempDir('kill');
   const at = (name: string) => path.join(base, name);
   const identity = await generateIdentity();
