@@ -8,7 +8,7 @@ import type { RetentionPolicy } from '../retention/retention.ts';
 import { names } from './backup-users.ts';
 import { surveyForCare } from './care-survey.ts';
 import { type CheckContext, compare, type ObjectClass } from './check-vault-findings.ts';
-import { recordFolders, touchedBy } from './check-vault-records.ts';
+import { mayBeExpired, recordFolders, touchedBy } from './check-vault-records.ts';
 import { findMissing } from './repair.ts';
 
 /** What only the other vaults can tell: backups, records and generations of keys that they have and this vault lacks. */
@@ -34,7 +34,8 @@ export async function compareVaults(
     await compare(context, other, async () => {
       for (const folder of recordFolders) {
         for await (const { key, modifiedMs } of other.list(folder, { signal: context.signal })) {
-          if (own.records.has(key) || (isReport(key) && !(await isFinal(other, key, context.signal)))) continue;
+          if (own.records.has(key) || mayBeExpired(key, context.nowMs)) continue;
+          if (isReport(key) && !(await isFinal(other, key, context.signal))) continue;
           await lacking(context, 'record', key, modifiedMs, other.name, [touchedBy(key)]);
         }
       }

@@ -1,10 +1,11 @@
 import { forEachLimit } from '../../base/concurrency.ts';
 import { DrError } from '../../base/errors.ts';
 import { readKeyFacts } from '../../vault/keys.ts';
-import { layout } from '../../vault/layout.ts';
+import { layout, timeOfId } from '../../vault/layout.ts';
 import { readLease } from '../../vault/lease-record.ts';
 import { decodeRecord } from '../../vault/record.ts';
 import { sha256 } from '../../vault/seal.ts';
+import { RECORDS_MS } from '../retention/collect-records.ts';
 import { everyBackup, type VaultSurvey } from '../retention/collect-survey.ts';
 import { type BackupUsers, names } from './backup-users.ts';
 import { type CheckContext, isGone } from './check-vault-findings.ts';
@@ -71,6 +72,13 @@ type TextForm = (typeof textForms)[number];
 
 /** Where records lie that every vault should have alike. */
 export const recordFolders = [layout.holds, 'records/', 'verifications/', 'runs/', 'configuration/'] as const;
+
+/** Reports and journals of long ago: retention removes them, in one vault sooner than in the other. */
+export function mayBeExpired(key: string, nowMs: number): boolean {
+  const [, id] = /^(?:runs|verifications\/[^/]+)\/([^/]+?)(?:\.json)?(?:\/|$)/.exec(key) ?? [];
+  const madeMs = id === undefined ? undefined : timeOfId(id);
+  return madeMs !== undefined && madeMs < nowMs - RECORDS_MS;
+}
 
 /** What no key may hold is `=` in it (`layout.runApproval`). */
 function isSpelt(value: unknown, name: string | undefined): boolean {
@@ -152,7 +160,7 @@ export async function checkRecords(context: CheckContext): Promise<RecordsFound>
     });
   }
   const missing = (key: string, why: string, sha256?: string) => {
-    if (there.has(key)) return;
+    if (there.has(key) || mayBeExpired(key, nowMs)) return;
     // The other vaults need not be asked for it again.
     there.add(key);
     findings.problem({ state: 'missing', kind: 'record', key, why, touches: [touchedBy(key)], sha256 });

@@ -2,7 +2,7 @@ import { DrError, isAbort } from '../../base/errors.ts';
 import type { Log } from '../../base/log.ts';
 import { copyDataKey } from '../../vault/copy-key.ts';
 import type { ObjectStore } from '../../vault/store.ts';
-import { recordFolders, requireRecord } from './check-vault-records.ts';
+import { mayBeExpired, recordFolders, requireRecord } from './check-vault-records.ts';
 
 /** A journal that is being written gets its copies from its run; what is older and lacks will not come any more. */
 const SETTLED_MS = 5 * 60_000;
@@ -32,7 +32,8 @@ export async function copyRecords(options: {
     for await (const { key } of to.list(folder, { signal })) there.add(key);
     for (const source of from) {
       for await (const { key, modifiedMs } of source.list(folder, { signal })) {
-        if (there.has(key) || (folder === 'runs/' && (isReport(key) || modifiedMs > nowMs - SETTLED_MS))) continue;
+        if (there.has(key) || mayBeExpired(key, nowMs)) continue;
+        if (folder === 'runs/' && (isReport(key) || modifiedMs > nowMs - SETTLED_MS)) continue;
         try {
           if (await copyRecord(source, to, key, signal)) records++;
           there.add(key);

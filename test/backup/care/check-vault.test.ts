@@ -1,6 +1,7 @@
 import { beforeEach, describe, expect, test } from 'vitest';
 import { recordActiveSite } from '../../../src/backup/active-site.ts';
 import { type CheckOptions, examineVault } from '../../../src/backup/care/check-vault.ts';
+import { copyMissing } from '../../../src/backup/care/repair.ts';
 import { repairVault } from '../../../src/backup/care/repair-vault.ts';
 import { everything, sampleOfSeed } from '../../../src/backup/care/sample.ts';
 import type { Manifest } from '../../../src/backup/manifest.ts';
@@ -165,6 +166,7 @@ describe('every file of a vault, one at a time', () => {
 });
 
 describe('what a check says', () => {
+  const orders = () => backups[0] as Manifest;
   const [first, second, files] = [0, 1, 2].map((i) => () => backups[i] as Manifest);
 
   test('content that two backups share touches both; damage is only found where content is read', async () => {
@@ -226,6 +228,20 @@ describe('what a check says', () => {
     expect((await examineVault(options())).problems).toEqual([]);
     time.nowMs += hour;
     expect((await examineVault(options())).problems).toMatchObject([{ state: 'missing', kind: 'manifest' }]);
+  });
+
+  test('reports and journals that retention has removed here are not missed, nor brought back', async () => {
+    const old = '20251001T060000000Z-aaaaaa';
+    await putVerification([east], { ...orders(), resource: 'orders' }, time, { id: old });
+    for (const number of [1, 2]) {
+      const entry = encodeRecord({ format: 1, runId: old, number, event: {} });
+      await east.create(layout.runEntry(old, number), entry);
+      if (number === 2) await west.create(layout.runEntry(old, number), entry);
+    }
+    time.nowMs += hour;
+    expect((await examineVault(options())).problems).toEqual([]);
+    const { records } = await copyMissing({ from: [east], to: west, policies: new Map(), clock: time, log: silentLog });
+    expect(records).toBe(0);
   });
 
   test('copies of a journal may come in any order while its run is young', async () => {
