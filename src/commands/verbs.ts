@@ -174,13 +174,17 @@ export const verbs: readonly Verb[] = [
     name: 'vault',
     summary: 'show what the vaults hold, find damage and mend it, begin a lost vault anew',
     description:
-      'list: what each vault holds and lacks. check: looks at every object, names what is missing, damaged or foreign and which backups it touches; changes nothing. repair: reads everything and mends from the other vaults what the check finds; foreign objects are left alone. enrol: proves the place and makes it a vault, although one was enrolled there before and is gone; the daemon copies into it what the others hold. New vaults need no command: the first backup enrols them. None needs an identity.',
+      'list: what each vault holds and lacks. check: looks at every object, names what is missing, damaged, hidden from listings or foreign and which backups and recoveries it touches; changes nothing. repair: reads everything, mends from the other vaults what the check finds, and says what no vault can bring back; foreign objects are left alone. The daemon does both by itself (daemon.vaultCheck). enrol: proves the place and makes it a vault, although one was enrolled there before and is gone; the daemon copies into it what the others hold. New vaults need no command: the first backup enrols them. None needs an identity.',
     arguments: [
       ['<action>', 'list, check, repair or enrol'],
       ['[name]', 'name of a vault in the configuration (check and repair: default all of them)'],
     ],
     flags: [
-      ['--read-data', 'check: compare all content with its SHA-256, too'],
+      ['--vault <name>', 'the same as [name]'],
+      [
+        '--read-data',
+        'check: compare all content with its SHA-256, too, and open it where an identity is given or nothing is encrypted',
+      ],
       ['--sample <share>', 'check: with --read-data, only this share of the content (5%)'],
       ['--seed <word>', 'check: which share; the same word chooses the same (default: the day)'],
     ],
@@ -188,7 +192,7 @@ export const verbs: readonly Verb[] = [
       'dr vault list',
       'dr vault check',
       'dr vault check west --read-data --sample 5%',
-      'dr vault repair west',
+      'dr vault repair --vault west',
     ],
     failures: ['lease-held', 'not-found', 'corrupt', 'unreachable', 'denied', 'refused', 'local'],
     read: readVault,

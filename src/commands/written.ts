@@ -72,7 +72,12 @@ export function readRuns({ arguments: given, flags }: Written): RunsOptions {
 
 /** Throws `usage` for an unknown action, and for flags that do not go with it. */
 export function readVault({ arguments: given, flags }: Written): VaultOptions {
-  const [action, name] = [word(given[0]), word(given[1])];
+  const action = word(given[0]);
+  const [named, flagged] = [word(given[1]), word(flags['vault'])];
+  if (named !== undefined && flagged !== undefined && named !== flagged) {
+    throw new DrError('usage', `two vaults are named: ${named} and ${flagged}`, { next: 'Name one of them.' });
+  }
+  const name = named ?? flagged;
   const sample = word(flags['sample']);
   const seed = word(flags['seed']);
   const readData = flags['readData'] === true;

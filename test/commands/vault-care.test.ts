@@ -185,9 +185,11 @@ describe('dr vault check and repair', () => {
       ['check', '--read-data', '--sample', '0%'],
       ['check', '--read-data', '--seed', 'x'],
       ['repair', '--read-data'],
+      ['check', 'west', '--vault', 'east'],
     ];
     for (const args of wrong) expect((await dr('vault', ...args)).code, args.join(' ')).toBe(exitCodes.usage.code);
     expect((await dr('vault', 'check', 'north')).code).toBe(exitCodes['not-found'].code);
+    expect((await dr('vault', 'check', '--vault', 'west')).stdout).toMatch(/^Vault west: nothing/);
     const sampled = await dr('vault', 'check', '--read-data', '--sample', '50%', '--seed', 'x');
     expect(sampled.stdout).toMatch(/A share of the content was read; --seed x reads the same one again/);
   });
