@@ -2,8 +2,16 @@ import type { Extent } from './index-format.ts';
 
 // Pure functions over the extents of one file: lists in the order of their positions, without overlaps.
 
-/** The bytes `from` up to `to` of a file: the extents that lie there, cut to it. */
-export function sliceExtents(extents: readonly Extent[], from: number, to: number): Extent[] {
+/**
+ * The bytes `from` up to `to` of a file: the extents that lie there, cut to it. `partOf`: what this backup calls a part of the one that
+ * they come from; only parts that are named any more are asked for.
+ */
+export function sliceExtents(
+  extents: readonly Extent[],
+  from: number,
+  to: number,
+  partOf: (part: number) => number = (part) => part,
+): Extent[] {
   const found: Extent[] = [];
   for (let i = firstEndingAfter(extents, from); i < extents.length; i++) {
     const extent = extents[i];
@@ -11,11 +19,13 @@ export function sliceExtents(extents: readonly Extent[], from: number, to: numbe
     const start = Math.max(from, extent.position);
     const end = Math.min(to, extent.position + extent.length);
     if (start >= end) continue;
-    found.push(
-      start === extent.position && end === extent.position + extent.length
-        ? extent
-        : { ...extent, position: start, length: end - start, skip: extent.skip + start - extent.position },
-    );
+    const part = partOf(extent.part);
+    const isAll = start === extent.position && end === extent.position + extent.length;
+    if (isAll && part === extent.part) found.push(extent);
+    else {
+      const skip = extent.skip + start - extent.position;
+      found.push({ ...extent, part, position: start, length: end - start, skip });
+    }
   }
   return found;
 }
@@ -32,23 +42,21 @@ export function mergeAdjacent(extents: readonly Extent[]): Extent[] {
   return merged;
 }
 
-/**
- * `changes` laid over what lies below, up to `size`: where they have nothing, `below` shows through. `rename` is applied to what does: only
- * that is named any more.
- */
+/** `changes` laid over what lies below, up to `size`: where they have nothing, `below` shows through. `partOf` as for `sliceExtents`. */
 export function overlayExtents(
   below: readonly Extent[],
   changes: readonly Extent[],
   size: number,
-  rename: (extents: readonly Extent[]) => readonly Extent[] = (extents) => extents,
+  partOf?: (part: number) => number,
 ): Extent[] {
   const laid: Extent[] = [];
   let at = 0;
   for (const change of changes) {
-    laid.push(...rename(sliceExtents(below, at, change.position)), change);
+    for (const extent of sliceExtents(below, at, change.position, partOf)) laid.push(extent);
+    laid.push(change);
     at = change.position + change.length;
   }
-  laid.push(...rename(sliceExtents(below, at, size)));
+  for (const extent of sliceExtents(below, at, size, partOf)) laid.push(extent);
   return mergeAdjacent(laid);
 }
 

@@ -197,18 +197,25 @@ function safePath(path: Buffer): Buffer {
  */
 export function treeChecksum(extents: readonly Extent[], size: number): Buffer {
   const hash = createHash('sha256');
-  const number = Buffer.alloc(8);
-  const add = (value: number) => {
-    number.writeBigUInt64BE(BigInt(value));
-    hash.update(number);
+  // Gathered: a large file may have hundreds of thousands of extents, and each call of `update` costs more than what it hashes.
+  const bytes = Buffer.allocUnsafe(64 * Math.min(extents.length + 1, 1024));
+  let used = 0;
+  const number = (value: number) => {
+    used = bytes.writeUInt32BE(Math.floor(value / 0x1_0000_0000), used);
+    used = bytes.writeUInt32BE(value % 0x1_0000_0000, used);
   };
   for (const extent of extents) {
-    add(extent.position);
-    hash.update(extent.digest);
-    if (isWholeRun(extent)) continue;
-    add(extent.skip);
-    add(extent.length);
+    number(extent.position);
+    bytes.set(extent.digest, used);
+    used += extent.digest.length;
+    if (!isWholeRun(extent)) {
+      number(extent.skip);
+      number(extent.length);
+    }
+    if (used <= bytes.length - 64) continue;
+    hash.update(bytes.subarray(0, used));
+    used = 0;
   }
-  add(size);
-  return hash.digest();
+  number(size);
+  return hash.update(bytes.subarray(0, used)).digest();
 }

@@ -2,7 +2,8 @@ import { Semaphore } from '../base/concurrency.ts';
 import { DrError } from '../base/errors.ts';
 import { FRAME_RAW_BYTES } from '../vault/seal.ts';
 import type { SealPool } from '../vault/seal-pool.ts';
-import { type Extent, encodeEntry, type IndexEntry, treeChecksum } from './index-format.ts';
+import { sliceExtents } from './extents.ts';
+import { encodeEntry, type IndexEntry, treeChecksum } from './index-format.ts';
 import { IndexWriter } from './index-writer.ts';
 import type { Manifest, Part } from './manifest.ts';
 import { type EntryHead, type Frame, newFrame, PackedFile } from './packed-file.ts';
@@ -123,7 +124,13 @@ export class PackWriter {
       throw new DrError('internal', 'content that must be stored again was to be used again');
     }
     const block = blockBytes === undefined ? {} : { blockBytes };
-    const entry: IndexEntry = { ...head, ...block, size, checksum, extents: this.#fromEarlier(extents) };
+    const entry: IndexEntry = {
+      ...head,
+      ...block,
+      size,
+      checksum,
+      extents: sliceExtents(extents, 0, size, this.#partOf),
+    };
     this.#logicalBytes += size;
     const digests =
       blockBytes !== undefined && this.#options.sink
@@ -283,24 +290,22 @@ export class PackWriter {
       frameLength: sealed.frameBytes,
       counter,
     };
-    placeRuns(frame.runs, sealed, at, (extents) => this.#fromEarlier(extents));
+    placeRuns(frame.runs, sealed, at, this.#partOf);
     for (const { file } of frame.runs) await this.#settle(file);
     await placed?.stored;
   }
 
-  /** Extents of the previous backup as this one names their parts. */
-  #fromEarlier(extents: readonly Extent[]): Extent[] {
-    return extents.map((extent) => ({ ...extent, part: this.#table.earlier(extent.part) }));
-  }
+  /** What this backup calls a part of the previous one, which it names from now on. */
+  readonly #partOf = (part: number): number => this.#table.earlier(part);
 
   /** One outstanding piece of a file is done; the last one completes its entry. */
   async #settle(file: PackedFile): Promise<void> {
     if (--file.outstanding > 0) return;
-    const extents = file.extents((earlier) => this.#fromEarlier(earlier));
+    const { extents, digests } = file.finish(this.#partOf);
     const { head, blockBytes, size } = file;
     const block = blockBytes === undefined ? {} : { blockBytes };
     const entry = { ...head, ...block, size, extents, checksum: treeChecksum(extents, size) };
-    await this.#finishEntry(entry, file.digests(), file.stat);
+    await this.#finishEntry(entry, digests, file.stat);
   }
 
   async #finishEntry(entry: IndexEntry, digests?: Buffer, stat?: StatFacts): Promise<void> {

@@ -49,7 +49,7 @@ export interface FileFacts {
 export class PackedFile {
   readonly head: EntryHead;
   readonly blockBytes: number | undefined;
-  readonly previous: PreviousEntry | undefined;
+  previous: PreviousEntry | undefined;
   /** Frames of its own; else it stands among others in one that they share. */
   ownFrames: boolean;
   own: Frame | undefined;
@@ -64,7 +64,7 @@ export class PackedFile {
   /** Of the overlay's blocks, the one that is being written. */
   #block = 0;
   #digests: Buffer | undefined;
-  readonly #extents: Extent[] = [];
+  #extents: Extent[] = [];
 
   constructor(facts: FileFacts, ownFrames: boolean) {
     this.head = facts.head;
@@ -150,20 +150,26 @@ export class PackedFile {
     this.#digests.set(digests, at);
   }
 
-  /** All extents in order. `fromEarlier` gives those of the previous backup as this one names their parts. */
-  extents(fromEarlier: (extents: readonly Extent[]) => Extent[]): Extent[] {
+  /**
+   * Its extents in order, and the digests of all blocks where they are wanted. `partOf`: what this backup calls a part of the previous one.
+   * Called once, last: what it took up is given back, because a file may have hundreds of thousands of extents.
+   */
+  finish(partOf: (part: number) => number): { readonly extents: Extent[]; readonly digests: Buffer | undefined } {
+    const digests = this.#allDigests();
+    const below = this.previous?.entry.extents;
     const written = mergeAdjacent(this.#extents.sort((a, b) => a.position - b.position));
-    if (!this.#overlay || !this.previous) return written;
-    return overlayExtents(this.previous.entry.extents, written, this.#overlay.size, fromEarlier);
+    this.#extents = [];
+    this.previous = undefined;
+    const extents = this.#overlay && below ? overlayExtents(below, written, this.#overlay.size, partOf) : written;
+    return { extents, digests };
   }
 
-  /** Digests of all blocks; undefined where nobody wants them. */
-  digests(): Buffer | undefined {
+  #allDigests(): Buffer | undefined {
     if (!this.#digests || this.blockBytes === undefined) return undefined;
     const blocks = Math.ceil(this.size / this.blockBytes);
-    if (!this.#overlay)
-      return grown(this.#digests, blocks * BLOCK_DIGEST_BYTES).subarray(0, blocks * BLOCK_DIGEST_BYTES);
-    const all = this.previous?.blockDigests(0, blocks) ?? Buffer.alloc(blocks * BLOCK_DIGEST_BYTES);
+    const bytes = blocks * BLOCK_DIGEST_BYTES;
+    if (!this.#overlay) return grown(this.#digests, bytes).subarray(0, bytes);
+    const all = this.previous?.blockDigests(0, blocks) ?? Buffer.alloc(bytes);
     for (const block of this.#overlay.blocks) {
       const at = block * BLOCK_DIGEST_BYTES;
       this.#digests.copy(all, at, at, at + BLOCK_DIGEST_BYTES);

@@ -11,13 +11,13 @@ export type FramePlace = Pick<Extent, 'part' | 'frameOffset' | 'frameLength' | '
 
 /**
  * Gives each file of a sealed frame its extents: into the frame (`place`; undefined when nothing of it has changed) for what has changed,
- * into the previous backup (`fromEarlier`) for the rest.
+ * into the previous backup for the rest. `partOf`: what this backup calls a part of the previous one.
  */
 export function placeRuns(
   runs: readonly Run[],
   sealed: KeptRuns,
   place: FramePlace | undefined,
-  fromEarlier: (extents: readonly Extent[]) => Extent[],
+  partOf: (part: number) => number,
 ): void {
   let block = 0;
   let rawOffset = 0;
@@ -35,7 +35,7 @@ export function placeRuns(
     let skip = 0;
     for (const { position, length, isChanged } of stretches(run, blockBytes ?? run.length, changed)) {
       if (!isChanged) {
-        for (const extent of fromEarlier(earlier(run.file, position, length))) run.file.addExtent(extent);
+        for (const extent of earlier(run.file, position, length, partOf)) run.file.addExtent(extent);
         continue;
       }
       if (!place) throw new DrError('internal', 'content that has changed was not sealed');
@@ -47,8 +47,8 @@ export function placeRuns(
   }
 }
 
-function earlier(file: PackedFile, position: number, length: number): Extent[] {
-  const extents = sliceExtents(file.previous?.entry.extents ?? [], position, position + length);
+function earlier(file: PackedFile, position: number, length: number, partOf: (part: number) => number): Extent[] {
+  const extents = sliceExtents(file.previous?.entry.extents ?? [], position, position + length, partOf);
   if (extents.reduce((sum, extent) => sum + extent.length, 0) !== length) {
     throw new DrError('internal', 'content that equals the previous backup is not in it');
   }
