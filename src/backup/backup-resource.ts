@@ -1,4 +1,5 @@
-import { DrError } from '../base/errors.ts';
+import { DrError, isAbort } from '../base/errors.ts';
+import type { Log } from '../base/log.ts';
 import { inspectServer, type ServerFacts } from '../postgres/inspect.ts';
 import { acquireLease, type Lease } from '../vault/lease.ts';
 import type { ObjectStore } from '../vault/store.ts';
@@ -33,7 +34,8 @@ export function backupLease(resource: string): string {
  */
 export async function backupResource(context: BackupContext, source: ResourceSource): Promise<TakenBackup> {
   const lease = await leaseSomewhere(context, backupLease(source.name), `backup of ${source.name}`);
-  const signal = context.signal ? AbortSignal.any([context.signal, lease.signal]) : lease.signal;
+  const taken = onlyIfTaken(lease, context.log);
+  const signal = context.signal ? AbortSignal.any([context.signal, taken]) : taken;
   const leased: BackupContext = { ...context, signal };
   try {
     if (source.type === 'directory') {
@@ -46,6 +48,22 @@ export async function backupResource(context: BackupContext, source: ResourceSou
   } finally {
     await lease.release();
   }
+}
+
+/**
+ * Aborts when somebody else has the lease. A vault that cannot be reached any more takes its lease along, and must not take the backup to the
+ * other vaults along too: at worst a second one is begun, which is double work, under another id, and no harm.
+ */
+function onlyIfTaken(lease: Lease, log: Log): AbortSignal {
+  const taken = new AbortController();
+  const look = () => {
+    const reason: unknown = lease.signal.reason;
+    if (reason instanceof DrError && reason.kind === 'lease-held') taken.abort(reason);
+    else log.warn({ lease: lease.name, error: reason }, 'the lease is lost with its vault; the backup goes on');
+  };
+  if (lease.signal.aborted) look();
+  else lease.signal.addEventListener('abort', look, { once: true });
+  return taken.signal;
 }
 
 /**
@@ -84,7 +102,7 @@ async function newestOrNone(store: ObjectStore, resource: string): Promise<Manif
 }
 
 /**
- * The lease lies in the first vault that answers. Processes that see different vaults may then hold one each: they do double work,
+ * The lease lies in the first vault that takes it. Processes that see different vaults may then hold one each: they do double work,
  * under different backup ids, which harms nobody.
  */
 export async function leaseSomewhere(
@@ -92,7 +110,7 @@ export async function leaseSomewhere(
   name: string,
   purpose: string,
 ): Promise<Lease> {
-  let failure: unknown = new DrError('config', 'no vault is configured');
+  let failure: unknown;
   for (const store of context.stores) {
     try {
       return await acquireLease(store, name, {
@@ -102,11 +120,11 @@ export async function leaseSomewhere(
         signal: context.signal,
       });
     } catch (error) {
-      if (!(error instanceof DrError) || error.kind !== 'unreachable') throw error;
-      failure = error;
+      if (!(error instanceof DrError) || error.kind === 'lease-held' || isAbort(error)) throw error;
+      failure ??= error;
     }
   }
-  throw failure;
+  throw failure ?? new DrError('config', 'no vault is configured');
 }
 
 /**

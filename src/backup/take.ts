@@ -1,10 +1,10 @@
-import { randomBytes } from 'node:crypto';
 import { DrError } from '../base/errors.ts';
 import { createDataKey } from '../vault/keys.ts';
-import { FORMAT_VERSION, layout, timedId } from '../vault/layout.ts';
+import { FORMAT_VERSION, layout } from '../vault/layout.ts';
 import { Mirror } from '../vault/mirror.ts';
 import { sha256 } from '../vault/seal.ts';
 import type { ObjectStore } from '../vault/store.ts';
+import { newBackupId } from './backup-id.ts';
 import type { BackupContext, TakenBackup } from './context.ts';
 import { encodeManifest, type Manifest, type Note, type ResourceKind } from './manifest.ts';
 import { type PackResult, PackWriter } from './pack-writer.ts';
@@ -74,7 +74,12 @@ interface Work {
 
 async function take(context: BackupContext, options: TakeOptions, work: Work): Promise<TakenBackup> {
   const { startedMs, baseline, state } = work;
-  const backupId = timedId(startedMs, randomBytes(3).toString('hex'));
+  const { id: backupId, notes: idNotes } = await newBackupId(
+    context.stores,
+    options.resource,
+    startedMs,
+    context.signal,
+  );
   const mirror = new Mirror(baseline.stores, context.log, baseline.lost);
   const created = await createDataKey(context.keyPolicy, startedMs, 'backup');
   if (created) await mirror.create(created.objectKey, created.object, context.signal);
@@ -139,7 +144,7 @@ async function take(context: BackupContext, options: TakeOptions, work: Work): P
     contentDigest: stored.contentDigest,
     index: stored.index,
     parts: stored.parts,
-    notes: [...baseline.notes, ...packed.notes, ...baseline.lateNotes(), ...lateNotes, ...lostNotes],
+    notes: [...idNotes, ...baseline.notes, ...packed.notes, ...baseline.lateNotes(), ...lateNotes, ...lostNotes],
     ...(packed.database ? { database: packed.database } : {}),
   };
   await commit(context, work, mirror, manifest, stored);

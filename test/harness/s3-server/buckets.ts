@@ -75,6 +75,12 @@ export class Buckets {
       writeFileSync(join(this.#directory, bucket, settingsFile), JSON.stringify(settings));
   }
 
+  /** Deletes a bucket with all that is in it. */
+  drop(bucket: string): void {
+    this.#buckets.delete(bucket);
+    if (this.#directory !== undefined) rmSync(join(this.#directory, bucket), { recursive: true, force: true });
+  }
+
   has(bucket: string): boolean {
     return this.#buckets.has(bucket);
   }
