@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import { DrError, messageOf } from '../base/errors.ts';
+import { readExtents, writeExtents } from './extent-text.ts';
 
 /**
  * Bytes of a file inside a frame of a part. Gaps between extents are holes (zeros).
@@ -74,14 +75,20 @@ function decodeName(text: string): Buffer {
 const typeLetters = { file: 'f', directory: 'd', symlink: 'l', hardlink: 'h' } as const;
 const lettersToType: Record<string, IndexEntry['type']> = { f: 'file', d: 'directory', l: 'symlink', h: 'hardlink' };
 
+/** How the extents begin, the last field of a line. */
+const extentsField = Buffer.from(',"x":');
+const lineEnd = Buffer.from('}\n');
+/** Bytes from which on the extents of a line are worth being read by themselves. */
+const LONG_LINE = 4096;
+
 /** True when an extent is all of its run. */
 export function isWholeRun({ skip, length, runLength }: Extent): boolean {
   return skip === 0 && length === runLength;
 }
 
 /** One line of the index, newline included. */
-export function encodeEntry(entry: IndexEntry): string {
-  return `${JSON.stringify({
+export function encodeEntry(entry: IndexEntry): Buffer {
+  const head = JSON.stringify({
     p: encodeName(entry.path),
     t: typeLetters[entry.type],
     m: entry.mode,
@@ -94,26 +101,15 @@ export function encodeEntry(entry: IndexEntry): string {
     ...(entry.attributes === undefined || entry.attributes.length === 0
       ? {}
       : { xa: entry.attributes.map(({ name, value }) => [encodeName(name), value.toString('base64')]) }),
-    ...(entry.extents.length === 0 ? {} : { x: encodeExtents(entry.extents) }),
-  })}\n`;
-}
-
-function encodeExtents(extents: readonly Extent[]): unknown[] {
-  // Slices of one run share its digest: it is written out once.
-  let last: Buffer | undefined;
-  let text = '';
-  return extents.map((x) => {
-    if (x.digest !== last) text = x.digest.toString('base64');
-    last = x.digest;
-    const run = [x.position, x.length, x.part, x.frameOffset, x.frameLength, x.counter, x.rawOffset, text];
-    return isWholeRun(x) ? run : [...run, x.skip, x.runLength];
   });
+  if (entry.extents.length === 0) return Buffer.from(`${head}\n`);
+  return Buffer.concat([Buffer.from(head.slice(0, -1)), extentsField, writeExtents(entry.extents), lineEnd]);
 }
 
-/** Reads one line of an index; throws `corrupt` naming `where`. */
-export function decodeEntry(line: string, where: string): IndexEntry {
+/** Reads one line of an index, with its newline or without; throws `corrupt` naming `where`. */
+export function decodeEntry(line: Buffer, where: string): IndexEntry {
   try {
-    const raw: unknown = JSON.parse(line);
+    const { raw, extents } = parseLine(line);
     if (typeof raw !== 'object' || raw === null) throw new Error('not an object');
     const fields = raw as Record<string, unknown>;
     const type = lettersToType[text(fields.t)];
@@ -126,7 +122,7 @@ export function decodeEntry(line: string, where: string): IndexEntry {
       gid: count(fields.g),
       mtimeNs: BigInt(text(fields.mt)),
       size: type === 'file' ? count(fields.s) : 0,
-      extents: decodeExtents(fields.x),
+      extents: extents ?? decodeExtents(fields.x),
       ...(type === 'file' ? { checksum: Buffer.from(text(fields.c), 'base64') } : {}),
       ...(fields.b === undefined ? {} : { blockBytes: count(fields.b) }),
       ...(fields.l === undefined ? {} : { target: decodeName(text(fields.l)) }),
@@ -141,12 +137,24 @@ export function decodeEntry(line: string, where: string): IndexEntry {
   }
 }
 
+/** What a line says; of a long one the extents by themselves. */
+function parseLine(line: Buffer): { readonly raw: unknown; readonly extents: Extent[] | undefined } {
+  const at = line.length < LONG_LINE ? -1 : line.indexOf(extentsField);
+  const end = line.at(-1) === 10 ? line.length - 2 : line.length - 1;
+  // Inside of texts a quote has a backslash before it, so this is the field.
+  const extents = at < 0 || line[end] !== lineEnd[0] ? undefined : readExtents(line, at + extentsField.length, end);
+  const text = extents ? `${line.toString('utf8', 0, at)}}` : line.toString('utf8');
+  return { raw: JSON.parse(text), extents };
+}
+
 function decodeExtents(list: unknown): Extent[] {
   if (!Array.isArray(list)) return [];
   let lastText = '';
   let last: Buffer = Buffer.alloc(0);
   return list.map((value: unknown) => {
-    if (!Array.isArray(value)) throw new Error('an extent is not a list');
+    if (!Array.isArray(value) || (value.length !== 8 && value.length !== 10)) {
+      throw new Error('an extent is not a list of 8 or 10');
+    }
     const [position, length, part, frameOffset, frameLength, counter, rawOffset, digest, skip, runLength] =
       value as unknown[];
     const digestText = text(digest);

@@ -46,11 +46,11 @@ export async function* readIndex(
     throw damaged(`its files add up to ${bytes} bytes; the manifest says ${manifest.logicalBytes}`);
 }
 
-function* linesOf(raw: Buffer): Generator<string> {
+function* linesOf(raw: Buffer): Generator<Buffer> {
   for (let at = 0; at < raw.length; ) {
     const end = raw.indexOf(10, at);
     const stop = end < 0 ? raw.length : end;
-    yield raw.toString('utf8', at, stop);
+    yield raw.subarray(at, stop);
     at = stop + 1;
   }
 }

@@ -26,7 +26,7 @@ export class IndexWriter {
   readonly #nextCounter: () => number;
   readonly #pieces: Uint8Array[] = [];
   readonly #content = Buffer.alloc(32);
-  #lines: string[] = [];
+  #lines: Buffer[] = [];
   #bytes = 0;
   #sealing: Promise<void> = Promise.resolve();
 
@@ -37,10 +37,10 @@ export class IndexWriter {
   }
 
   /** Adds an entry, of which `line` is the line; resolves when there is room for more. */
-  async add(entry: IndexEntry, line: string = encodeEntry(entry)): Promise<void> {
+  async add(entry: IndexEntry, line: Buffer = encodeEntry(entry)): Promise<void> {
     this.#addContent(entry);
     this.#lines.push(line);
-    this.#bytes += Buffer.byteLength(line);
+    this.#bytes += line.length;
     if (this.#bytes >= INDEX_FRAME_BYTES) await this.#flush();
   }
 
@@ -83,7 +83,7 @@ export class IndexWriter {
   }
 
   async #flush(): Promise<void> {
-    const raw = Buffer.from(this.#lines.join(''));
+    const raw = Buffer.concat(this.#lines);
     this.#lines = [];
     this.#bytes = 0;
     // One after the other: the frames of an index are read in this order.
@@ -95,7 +95,7 @@ export class IndexWriter {
 
   async #seal(raw: Buffer): Promise<Uint8Array> {
     const { pool, key, backupId, compressionLevel } = this.#options;
-    const own = Uint8Array.from(raw);
+    const own = new Uint8Array(raw);
     const sealed = await pool.seal({
       kind: 'seal',
       raw: own.buffer,

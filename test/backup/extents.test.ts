@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { readExtents, writeExtents } from '../../src/backup/extent-text.ts';
 import { addLiveBytes, extentsProblem, mergeAdjacent, overlayExtents, sliceExtents } from '../../src/backup/extents.ts';
 import { decodeEntry, type Extent, encodeEntry, type IndexEntry, treeChecksum } from '../../src/backup/index-format.ts';
 
@@ -153,13 +154,92 @@ describe('an entry of the index', () => {
     );
   });
 
+  it('its extents are written as JSON has them, and read from it again, however many', () => {
+    const number = fc.oneof(fc.nat(20), fc.nat(), fc.nat(Number.MAX_SAFE_INTEGER));
+    const digest = fc.uint8Array({ minLength: 32, maxLength: 32 }).map((bytes) => Buffer.from(bytes));
+    const numbers = fc.array(number, { minLength: 9, maxLength: 9 });
+    const lists = fc.array(fc.tuple(numbers, fc.oneof(digest, fc.constant(Buffer.alloc(32, 7)))), { maxLength: 300 });
+    fc.assert(
+      fc.property(lists, (list) => {
+        const extents = list.map(([numbers, digest]): Extent => {
+          const [
+            position = 0,
+            length = 0,
+            part = 0,
+            frameOffset = 0,
+            frameLength = 0,
+            counter = 0,
+            rawOffset = 0,
+            skip = 0,
+            runLength = 0,
+          ] = numbers;
+          return { position, length, part, frameOffset, frameLength, counter, rawOffset, digest, skip, runLength };
+        });
+        const text = writeExtents(extents);
+        expect(text.toString()).toBe(
+          JSON.stringify(
+            extents.map((x) => [
+              ...[x.position, x.length, x.part, x.frameOffset, x.frameLength, x.counter, x.rawOffset],
+              x.digest.toString('base64'),
+              ...(x.skip === 0 && x.length === x.runLength ? [] : [x.skip, x.runLength]),
+            ]),
+          ),
+        );
+        // Numbers that a double holds only just are left to JSON.parse.
+        const isLong = list.some(([numbers]) => numbers.some((value) => value >= 1e15));
+        if (extents.length > 0) expect(readExtents(text, 0, text.length)).toEqual(isLong ? undefined : extents);
+        const framed = Buffer.concat([Buffer.from('12345'), text, Buffer.from('}')]);
+        if (extents.length > 0 && !isLong) expect(readExtents(framed, 5, framed.length - 1)).toEqual(extents);
+      }),
+      { numRuns: 50 },
+    );
+  });
+
+  it('extents that are damaged are never read as others', () => {
+    const extents = Array.from({ length: 80 }, (_, n): Extent => {
+      const run = runs[n % 6] ?? fail();
+      return { ...run, position: n * 50, length: 10, skip: n % 20 };
+    });
+    const head = { path: Buffer.from('a'), type: 'file' as const, mode: 0, uid: 0, gid: 0, mtimeNs: 0n, size: 5000 };
+    const line = encodeEntry({ ...head, extents, checksum: treeChecksum(extents, 5000) });
+    expect(line.length).toBeGreaterThan(4096);
+    expect(decodeEntry(line, 'here').extents).toEqual(extents);
+    expect(decodeEntry(line.subarray(0, -1), 'here').extents).toEqual(extents);
+    fc.assert(
+      fc.property(fc.nat(line.length - 2), fc.nat(255), (at, byte) => {
+        const damaged = Buffer.from(line);
+        damaged[at] = byte;
+        let general: unknown;
+        try {
+          general = JSON.parse(damaged.toString());
+        } catch {
+          expect(() => decodeEntry(damaged, 'here')).toThrow(/cannot be read/);
+          return;
+        }
+        // What is JSON all the same is read as JSON reads it, or refused.
+        try {
+          const read = decodeEntry(damaged, 'here');
+          const again = JSON.parse(encodeEntry(read).toString()) as { x?: unknown };
+          const numbers = (value: unknown) =>
+            JSON.stringify(value, (_, each) => (typeof each === 'string' ? '' : each));
+          const { x } = general as { x?: unknown };
+          if (Array.isArray(x)) expect(numbers(again.x)).toBe(numbers(x));
+        } catch (error) {
+          expect(error).toMatchObject({ kind: 'corrupt' });
+        }
+      }),
+      { numRuns: 2000 },
+    );
+  });
+
   it('a run used whole is written as format 1 had it, a piece with what it is a piece of', () => {
     const [run] = runs;
     if (!run) throw new Error('no run');
     const head = { path: Buffer.from('a'), type: 'file' as const, mode: 0, uid: 0, gid: 0, mtimeNs: 0n, size: 9 };
     const whole = { ...run, position: 0, length: RUN_BYTES, skip: 0 };
     const lengths = [whole, { ...whole, length: 5 }, { ...whole, skip: 1, length: RUN_BYTES - 1 }].map(
-      (extent) => (JSON.parse(encodeEntry({ ...head, extents: [extent] })) as { x: unknown[][] }).x[0]?.length,
+      (extent) =>
+        (JSON.parse(encodeEntry({ ...head, extents: [extent] }).toString()) as { x: unknown[][] }).x[0]?.length,
     );
     expect(lengths).toEqual([8, 10, 10]);
     expect(treeChecksum([{ ...whole, length: 5 }], 40)).not.toEqual(
@@ -167,3 +247,7 @@ describe('an entry of the index', () => {
     );
   });
 });
+
+function fail(): never {
+  throw new Error('no run');
+}

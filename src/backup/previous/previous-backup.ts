@@ -53,5 +53,5 @@ export interface PreviousBackup {
 /** Takes what the next backup will want to know of a file. */
 export interface EntrySink {
   /** `line`: the entry as the index has it. `digests`: of its blocks, BLOCK_DIGEST_BYTES each, as `PreviousEntry.blockDigests` gives them. */
-  add(entry: IndexEntry, line: string, digests: Buffer | undefined, stat: StatFacts | undefined): Promise<void> | void;
+  add(entry: IndexEntry, line: Buffer, digests: Buffer | undefined, stat: StatFacts | undefined): Promise<void> | void;
 }

@@ -39,9 +39,8 @@ export interface Footer {
   readonly digest: Buffer;
 }
 
-/** A record: what a state has of one file. `digests` of its blocks, if they are known. */
-export function encodeRecord(line: string, stat: StatFacts | undefined, digests: Buffer | undefined): Buffer {
-  const text = Buffer.from(line);
+/** A record: what a state has of one file. `text`: its line of the index. `digests` of its blocks, if they are known. */
+export function encodeRecord(text: Buffer, stat: StatFacts | undefined, digests: Buffer | undefined): Buffer {
   const chunks = Math.ceil((digests?.length ?? 0) / CHUNK_BYTES);
   const head = RECORD_HEADER_BYTES + text.length + (stat ? STAT_BYTES : 0);
   const record = Buffer.allocUnsafe(head + (digests?.length ?? 0) + 4 * chunks);

@@ -150,10 +150,7 @@ export class StateReader {
     const { lineBytes, blocks, hasStat, crc, head } = this.#readHead(offset);
     if (!head || recordCrc(head) !== crc) return undefined;
     const lineEnd = RECORD_HEADER_BYTES + lineBytes;
-    const entry = decodeEntry(
-      head.toString('utf8', RECORD_HEADER_BYTES, lineEnd),
-      'what is kept of the previous backup',
-    );
+    const entry = decodeEntry(head.subarray(RECORD_HEADER_BYTES, lineEnd), 'what is kept of the previous backup');
     if (extentsProblem(entry.extents, entry.size) !== undefined) return undefined;
     const stat = hasStat ? decodeStat(head.subarray(lineEnd)) : undefined;
     return { entry, stat, blocks, digestsOffset: offset + head.length, crc };

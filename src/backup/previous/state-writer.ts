@@ -49,7 +49,7 @@ export class StateWriter implements EntrySink {
     this.#log = log;
   }
 
-  async add(entry: IndexEntry, line: string, digests: Buffer | undefined, stat: StatFacts | undefined): Promise<void> {
+  async add(entry: IndexEntry, line: Buffer, digests: Buffer | undefined, stat: StatFacts | undefined): Promise<void> {
     if (this.#failed) return;
     const record = encodeRecord(line, stat, digests);
     this.#addRow(entry.path);

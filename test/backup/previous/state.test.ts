@@ -174,7 +174,7 @@ it('many files need little memory: 16 bytes each', async () => {
   const writer = new StateWriter(folder, silentLog);
   const before = process.memoryUsage();
   const entry = file(Buffer.from('x'), 100, 1);
-  const line = 'a line'.repeat(2);
+  const line = Buffer.from('a line'.repeat(2));
   for (let n = 0; n < 200_000; n++) {
     await writer.add({ ...entry, path: Buffer.from(`folder/file-${n}`) }, line, undefined, undefined);
   }
