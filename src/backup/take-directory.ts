@@ -32,6 +32,7 @@ export async function takeDirectoryBackup(
         exclude: source.exclude,
         pack,
         previous: previous?.rewriting(context.partBytes),
+        now: () => context.clock.now(),
         signal: context.signal,
         onFile: (detail) =>
           context.onProgress?.({

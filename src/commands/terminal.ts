@@ -29,6 +29,7 @@ interface Task {
 const showAfterMs = 2000;
 const redrawMs = 100;
 const plainEveryMs = 10_000;
+const sampleEveryMs = 100;
 const rateWindowMs = 10_000;
 const maxLines = 8;
 
@@ -89,7 +90,10 @@ export class Terminal {
     const again = known !== undefined && progress.done < known.latest.done;
     const task = known && !again ? known : { startedMs: nowMs, latest: progress, samples: [], plainMs: nowMs };
     task.latest = progress;
-    task.samples.push({ ms: nowMs, done: progress.done });
+    // Progress comes as often as a hundred thousand times in the window.
+    if (nowMs - (task.samples.at(-1)?.ms ?? Number.NEGATIVE_INFINITY) >= sampleEveryMs) {
+      task.samples.push({ ms: nowMs, done: progress.done });
+    }
     while (task.samples.length > 2 && nowMs - (task.samples[0]?.ms ?? nowMs) > rateWindowMs) task.samples.shift();
     this.#tasks.set(progress.task, task);
     return task;

@@ -51,11 +51,6 @@ export function unpackStat(numbers: BigInt64Array, index: number): EntryStat {
   };
 }
 
-/** What proves next time that a file has not changed. */
-export function factsOf({ size, mtimeNs, ctimeNs, ino, dev }: StatFacts): StatFacts {
-  return { size, mtimeNs, ctimeNs, ino, dev };
-}
-
 function kindOf(type: number): EntryStat['kind'] {
   if (type === constants.S_IFREG) return 'file';
   if (type === constants.S_IFDIR) return 'directory';

@@ -5,8 +5,9 @@ import { readExtendedAttributes } from '../../base/file-attributes.ts';
 import { libc } from '../../base/libc.ts';
 import type { Attribute } from '../index-format.ts';
 import type { EntryHead, PackWriter } from '../pack-writer.ts';
-import type { PreviousEntry } from '../previous/previous-backup.ts';
+import type { PreviousEntry, StatFacts } from '../previous/previous-backup.ts';
 import { type EntryStat, FACT_COUNT, packStat, unpackStat } from './entry-stat.ts';
+import type { Proven } from './proven.ts';
 import { Outcome } from './tree-jobs.ts';
 import { attributesOf, headOf, type PlannedFile } from './tree-plan.ts';
 
@@ -14,17 +15,18 @@ const READ_BYTES = 1024 * 1024;
 /** Runs of zeros of this size, at multiples of it, become holes in a file that is sparse. */
 const HOLE_BYTES = 64 * 1024;
 
-/** Packs a file whose content is at hand. */
+/** Packs a file whose content is at hand. `facts`: what proves next time that it is the same. */
 export async function packContent(
   pack: PackWriter,
   head: EntryHead,
   stat: EntryStat,
   previous: PreviousEntry | undefined,
   content: Uint8Array,
+  facts: StatFacts | undefined,
 ): Promise<void> {
   await pack.begin(head, content.length, previous);
   await writeContent(pack, content, stat.isSparse);
-  await pack.end();
+  await pack.end(facts);
 }
 
 export interface PackedAlone {
@@ -38,12 +40,14 @@ export interface PackedAlone {
 export async function packAlone(options: {
   readonly pack: PackWriter;
   readonly file: PlannedFile;
+  readonly proven: Proven;
   readonly signal?: AbortSignal | undefined;
   readonly onFile?: ((path: string) => void) | undefined;
 }): Promise<PackedAlone> {
-  const { pack, file, onFile } = options;
+  const { pack, file, proven, onFile } = options;
   // Never through a link that took the file's place since it was listed; never blocking on a pipe.
   const flags = constants.O_RDONLY | (constants.O_NOFOLLOW ?? 0) | (constants.O_NONBLOCK ?? 0);
+  const fromMs = proven.begin();
   let handle: FileHandle;
   try {
     handle = await open(file.absolute, flags);
@@ -57,11 +61,12 @@ export async function packAlone(options: {
     const stat = statOf(before);
     const { attributes, failure: attributesFailure } = attributesOfHandle(handle);
     await pack.begin(headOf(file.path, 'file', stat, attributes), Number(stat.size), file.previous);
-    const failure = await copyContent(handle, pack, stat.isSparse, options.signal);
-    const size = BigInt(await pack.end());
+    const { failure, bytes } = await copyContent(handle, pack, stat.isSparse, options.signal);
     const after = await handle.stat({ bigint: true });
-    const changed = after.mtimeNs !== before.mtimeNs || after.size !== before.size || size !== before.size;
-    const outcome = failure ? Outcome.cutOff : changed ? Outcome.changed : Outcome.whole;
+    const sameTimes = after.mtimeNs === before.mtimeNs && after.size === before.size;
+    const isWhole = !failure && sameTimes && bytes === before.size && attributesFailure === undefined;
+    await pack.end(isWhole ? proven.factsOf(stat, fromMs) : undefined);
+    const outcome = failure ? Outcome.cutOff : sameTimes && bytes === before.size ? Outcome.whole : Outcome.changed;
     return {
       outcome,
       ...(failure ? { failure } : {}),
@@ -78,7 +83,7 @@ async function copyContent(
   pack: PackWriter,
   isSparse: boolean,
   signal: AbortSignal | undefined,
-): Promise<{ code: string; message: string } | undefined> {
+): Promise<{ bytes: bigint; failure?: { code: string; message: string } }> {
   const buffers = [Buffer.allocUnsafeSlow(READ_BYTES), Buffer.allocUnsafeSlow(READ_BYTES)] as const;
   const read = (turn: number) => {
     const reading = handle.read(buffers[turn % 2 === 0 ? 0 : 1], 0, READ_BYTES, null);
@@ -86,6 +91,7 @@ async function copyContent(
     reading.catch(() => {});
     return reading;
   };
+  let bytes = 0n;
   let next = read(0);
   for (let turn = 1; ; turn++) {
     let bytesRead: number;
@@ -94,9 +100,10 @@ async function copyContent(
       ({ bytesRead, buffer } = await next);
     } catch (error) {
       if (codeOf(error) !== 'EIO') throw error;
-      return { code: 'EIO', message: messageOf(error) };
+      return { bytes, failure: { code: 'EIO', message: messageOf(error) } };
     }
-    if (bytesRead === 0) return undefined;
+    if (bytesRead === 0) return { bytes };
+    bytes += BigInt(bytesRead);
     signal?.throwIfAborted();
     next = read(turn);
     try {

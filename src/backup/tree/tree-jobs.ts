@@ -87,11 +87,11 @@ export interface EntryAttributes {
 export type TreeJob = ListJob | LookJob | ReadJob;
 export type TreeResult = ListResult | EntryFacts | ReadResult;
 
-/** An answer; of the time that it took, the thread worked `cpuMs` and waited the rest, for disks above all. */
+/** An answer. `waitedMs`: how long the thread waited for anything but a processor, for disks above all. */
 export interface TreeAnswer {
   readonly id: number;
   readonly result?: TreeResult;
   readonly failure?: { readonly code: string | undefined; readonly message: string };
   readonly tookMs: number;
-  readonly cpuMs: number;
+  readonly waitedMs: number;
 }

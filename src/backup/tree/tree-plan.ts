@@ -6,12 +6,13 @@ import type { Note } from '../manifest.ts';
 import { type EntryHead, SHARED_FRAME_FILE_BYTES } from '../pack-writer.ts';
 import type { PreviousBackup, PreviousEntry } from '../previous/previous-backup.ts';
 import { type EntryStat, unpackStat } from './entry-stat.ts';
+import { type Proven, sameFacts } from './proven.ts';
 import { CHUNK_ENTRIES, type EntryFacts, type ListResult, type ReadResult } from './tree-jobs.ts';
-import { TreeReader } from './tree-reader.ts';
+import type { TreeReader } from './tree-reader.ts';
 
-/** Files that are read together, at most, and their bytes. */
+/** Files that are read together, at most, and their bytes, each with one more that shows its end; the rest is room to grow. */
 const BATCH_FILES = 256;
-const BATCH_BYTES = TreeReader.readBytes / 2;
+const BATCH_BYTES = SHARED_FRAME_FILE_BYTES + 1;
 /** Directories listed ahead of the one at work. */
 const DIRECTORIES_AHEAD = 3;
 
@@ -38,7 +39,15 @@ export type TreeUnit =
   /** A directory or symbolic link. */
   | { readonly kind: 'entry'; readonly head: EntryHead }
   /** Files of one directory that are being read; `content` has them in this order. */
-  | { readonly kind: 'files'; readonly files: readonly PlannedFile[]; readonly content: Promise<ReadResult> }
+  | {
+      readonly kind: 'files';
+      readonly files: readonly PlannedFile[];
+      /** When their reading began. */
+      readonly fromMs: number;
+      readonly content: Promise<ReadResult>;
+    }
+  /** A file that is proven to be as the previous backup has it. */
+  | { readonly kind: 'same'; readonly file: PlannedFile; readonly previous: PreviousEntry }
   /** A file to be read alone. */
   | { readonly kind: 'large'; readonly file: PlannedFile }
   /** A further name of an inode. */
@@ -55,6 +64,7 @@ export interface PlanOptions {
   readonly exclude: readonly string[];
   readonly previous?: PreviousBackup | undefined;
   readonly reader: TreeReader;
+  readonly proven: Proven;
   readonly queue: BoundedQueue<TreeUnit>;
 }
 
@@ -153,28 +163,31 @@ class Plan {
       else if (stat.kind === 'symlink') {
         const target = Buffer.from(targets.get(index) ?? []);
         await this.#push({ kind: 'entry', head: { ...headOf(inner, 'symlink', stat, extended), target } });
-      } else if (stat.kind === 'file') await this.#file(directory, join(directory, name), inner, stat, extended);
-      else await this.#push({ kind: 'note', note: skippedNote(inner) });
+      } else if (stat.kind === 'file') {
+        const file = { absolute: join(directory, name), path: inner, stat, attributes: extended };
+        await this.#file(directory, file, own?.failure === undefined);
+      } else await this.#push({ kind: 'note', note: skippedNote(inner) });
     }
   }
 
-  async #file(
-    directory: Buffer,
-    absolute: Buffer,
-    path: Buffer,
-    stat: EntryStat,
-    attributes: readonly Attribute[],
-  ): Promise<void> {
-    const inode = stat.links > 1 ? this.#inodeOf(stat) : undefined;
-    const previous = inode?.isKnown === true ? undefined : this.#options.previous?.lookup(path);
-    const file: PlannedFile = { absolute, path, stat, attributes, previous, inode: inode?.inode };
-    if (inode?.isKnown === true) {
+  /** `complete`: all that is kept of the file besides its content is known. */
+  async #file(directory: Buffer, found: Omit<PlannedFile, 'previous' | 'inode'>, complete: boolean): Promise<void> {
+    const { path, stat } = found;
+    const linked = stat.links > 1 ? this.#inodeOf(stat) : undefined;
+    if (linked?.isKnown === true) {
       await this.#readBatch(directory);
-      await this.#push({ kind: 'link', file, inode: inode.inode });
+      await this.#push({ kind: 'link', file: { ...found, previous: undefined, ...linked }, inode: linked.inode });
+      return;
+    }
+    await this.#options.proven.learn(stat.dev, directory);
+    const previous = this.#options.previous?.lookup(path);
+    const file = { ...found, previous, inode: linked?.inode };
+    if (previous?.stat && previous.isWhole && complete && sameFacts(previous.stat, stat)) {
+      await this.#push({ kind: 'same', file, previous });
       return;
     }
     const bytes = Number(stat.size) + 1;
-    if (bytes > SHARED_FRAME_FILE_BYTES) {
+    if (bytes > BATCH_BYTES) {
       await this.#readBatch(directory);
       await this.#push({ kind: 'large', file });
       return;
@@ -200,10 +213,11 @@ class Plan {
     this.#batch = [];
     this.#batchBytes = 0;
     const names = joined(files.map(({ absolute }) => absolute.subarray(directory.length + 1)));
+    const fromMs = this.#options.proven.begin();
     const content = this.#options.reader.read(directory, names);
     // As above.
     content.catch(() => {});
-    await this.#push({ kind: 'files', files, content });
+    await this.#push({ kind: 'files', files, fromMs, content });
   }
 
   async #push(unit: TreeUnit): Promise<void> {

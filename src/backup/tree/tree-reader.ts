@@ -3,11 +3,11 @@ import { DrError } from '../../base/errors.ts';
 import type { EntryFacts, ListResult, ReadResult, TreeAnswer, TreeJob, TreeResult } from './tree-jobs.ts';
 
 /** Threads that wait for a slow disk or a file server at once. A fast one needs a single thread. */
-const MAX_THREADS = 4;
-/** A job that calls for another thread: it waited so long, and so many times longer than it worked. */
-const SLOW_JOB_MS = 20;
-const SLOW_RATIO = 4;
-const READ_BUFFER_BYTES = 2 * 1024 * 1024;
+const MAX_THREADS = 3;
+/** A job that calls for another thread waited so long, and for this share of its time. */
+const SLOW_JOB_MS = 10;
+const SLOW_SHARE = 0.6;
+const READ_BUFFER_BYTES = 1280 * 1024;
 
 interface Pending {
   readonly job: TreeJob;
@@ -32,9 +32,6 @@ export class TreeReader {
   #nextId = 1;
   #wanted = 1;
   #broken: unknown;
-
-  /** Bytes that the files of one `read` may have together. */
-  static readonly readBytes = READ_BUFFER_BYTES;
 
   async list(directory: Buffer): Promise<ListResult> {
     return (await this.#submit({ kind: 'list', directory })) as ListResult;
@@ -100,11 +97,10 @@ export class TreeReader {
     return member;
   }
 
-  #take(member: Member, { id, result, failure, tookMs, cpuMs }: TreeAnswer): void {
+  #take(member: Member, { id, result, failure, tookMs, waitedMs }: TreeAnswer): void {
     const work = member.pending.get(id);
     member.pending.delete(id);
-    const waitedMs = tookMs - cpuMs;
-    if (waitedMs > SLOW_JOB_MS && waitedMs > cpuMs * SLOW_RATIO && this.#queue.length > 0) {
+    if (waitedMs > SLOW_JOB_MS && waitedMs > tookMs * SLOW_SHARE && this.#queue.length > 0) {
       this.#wanted = Math.min(MAX_THREADS, this.#members.length + 1);
     }
     if (result) work?.resolve(result);

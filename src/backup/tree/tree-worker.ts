@@ -6,6 +6,7 @@ import {
   lstatSync,
   openSync,
   readdirSync,
+  readFileSync,
   readlinkSync,
   readSync,
 } from 'node:fs';
@@ -165,12 +166,24 @@ function work(job: TreeJob): { result: TreeResult; transfer: ArrayBuffer[] } {
   return { result: read(job), transfer: [job.buffer] };
 }
 
+/** Milliseconds that this thread has run, and those that it was ready to run while others had the processors. */
+function processorMs(): number {
+  try {
+    // Nanoseconds of both; Linux only.
+    const [ran = 0, ready = 0] = readFileSync('/proc/thread-self/schedstat', 'latin1').split(' ').map(Number);
+    return (ran + ready) / 1e6;
+  } catch {
+    const { user, system } = process.threadCpuUsage();
+    return (user + system) / 1000;
+  }
+}
+
 parentPort?.on('message', ({ id, job }: { id: number; job: TreeJob }) => {
   const began = performance.now();
-  const usage = process.threadCpuUsage();
+  const processor = processorMs();
   const times = () => {
-    const { user, system } = process.threadCpuUsage(usage);
-    return { tookMs: performance.now() - began, cpuMs: (user + system) / 1000 };
+    const tookMs = performance.now() - began;
+    return { tookMs, waitedMs: tookMs - (processorMs() - processor) };
   };
   try {
     const { result, transfer } = work(job);

@@ -6,9 +6,10 @@ import { libc, WITHOUT_LIBC } from '../../base/libc.ts';
 import type { Attribute } from '../index-format.ts';
 import type { Note } from '../manifest.ts';
 import type { PackWriter } from '../pack-writer.ts';
-import type { PreviousBackup } from '../previous/previous-backup.ts';
+import type { PreviousBackup, PreviousEntry } from '../previous/previous-backup.ts';
 import { unpackStat } from './entry-stat.ts';
 import { packAlone, packContent } from './pack-file.ts';
+import { Proven } from './proven.ts';
 import { Outcome, type ReadResult } from './tree-jobs.ts';
 import {
   attributesNote,
@@ -23,8 +24,8 @@ import {
 } from './tree-plan.ts';
 import { TreeReader } from './tree-reader.ts';
 
-/** Weight of the units that wait between the planning and the packing of a tree: five reads of small files, or some hundred others. */
-const AHEAD = 320;
+/** Weight of the units that wait between the planning and the packing of a tree: four reads of small files, or some hundred others. */
+const AHEAD = 256;
 
 export interface WalkOptions {
   readonly root: string;
@@ -33,6 +34,8 @@ export interface WalkOptions {
   readonly pack: PackWriter;
   /** What it is compared with. */
   readonly previous?: PreviousBackup | undefined;
+  /** Milliseconds since 1970, by the clock that local file systems use too. */
+  readonly now: () => number;
   readonly signal?: AbortSignal | undefined;
   readonly onFile?: (relativePath: string) => void;
 }
@@ -49,11 +52,12 @@ export interface WalkResult {
  */
 export async function packDirectory(options: WalkOptions): Promise<WalkResult> {
   const { root, exclude, previous, signal } = options;
-  const walk = new Walk(options);
+  const proven = new Proven(options.now);
+  const walk = new Walk(options, proven);
   await walk.root();
   const reader = new TreeReader();
   const queue = new BoundedQueue<TreeUnit>(AHEAD);
-  const planned = planTree({ root, exclude, previous, reader, queue });
+  const planned = planTree({ root, exclude, previous, reader, queue, proven });
   try {
     for await (const units of queue.batches()) {
       for (const unit of units) {
@@ -74,9 +78,11 @@ class Walk {
   readonly notes: Note[] = [];
   files = 0;
   readonly #options: WalkOptions;
+  readonly #proven: Proven;
 
-  constructor(options: WalkOptions) {
+  constructor(options: WalkOptions, proven: Proven) {
     this.#options = options;
+    this.#proven = proven;
   }
 
   /** Packs the root directory itself. */
@@ -98,7 +104,8 @@ class Walk {
     else if (unit.kind === 'entry') {
       await this.#options.pack.add(unit.head);
       if (unit.head.type !== 'directory') this.files++;
-    } else if (unit.kind === 'files') await this.#files(unit.files, await unit.content, reader);
+    } else if (unit.kind === 'same') await this.#same(unit.file, unit.previous);
+    else if (unit.kind === 'files') await this.#files(unit, await unit.content, reader);
     else if (unit.kind === 'large') await this.#alone(unit.file);
     else await this.#link(unit.file, unit.inode);
   }
@@ -118,7 +125,18 @@ class Walk {
     }
   }
 
-  async #files(files: readonly PlannedFile[], content: ReadResult, reader: TreeReader): Promise<void> {
+  /** Takes over what the previous backup has of a file that is proven to be the same. */
+  async #same(file: PlannedFile, previous: PreviousEntry): Promise<void> {
+    const head = headOf(file.path, 'file', file.stat, file.attributes);
+    await this.#options.pack.reuse(head, previous, previous.stat);
+    this.#packed(file);
+  }
+
+  async #files(
+    { files, fromMs }: TreeUnit & { kind: 'files' },
+    content: ReadResult,
+    reader: TreeReader,
+  ): Promise<void> {
     const bytes = new Uint8Array(content.buffer);
     const failures = new Map(content.failures.map((failure) => [failure.index, failure]));
     const attributes = new Map(content.attributes.map((of) => [of.index, of]));
@@ -135,7 +153,9 @@ class Walk {
         if (own?.failure !== undefined) this.#note(attributesNote(file.path, own.failure));
         const stat = unpackStat(content.numbers, index);
         const head = headOf(file.path, 'file', stat, attributesOf(own?.attributes));
-        await packContent(this.#options.pack, head, stat, file.previous, bytes.subarray(at, at + length));
+        const isWhole = outcome === Outcome.whole && own?.failure === undefined;
+        const facts = isWhole ? this.#proven.factsOf(stat, fromMs) : undefined;
+        await packContent(this.#options.pack, head, stat, file.previous, bytes.subarray(at, at + length), facts);
         if (outcome === Outcome.cutOff) this.#note(cutOffNote(file, failure?.message ?? ''));
         if (outcome === Outcome.changed) this.#note(changedNote(file));
         this.#packed(file);
@@ -147,7 +167,8 @@ class Walk {
   /** Packs one file by itself: a large one, or one that turned out so. */
   async #alone(file: PlannedFile): Promise<void> {
     const { pack, signal, onFile } = this.#options;
-    const { outcome, failure, attributesFailure } = await packAlone({ pack, file, signal, onFile });
+    const proven = this.#proven;
+    const { outcome, failure, attributesFailure } = await packAlone({ pack, file, proven, signal, onFile });
     if (attributesFailure !== undefined) this.#note(attributesNote(file.path, attributesFailure));
     if (outcome === Outcome.failed) this.#note(noteOf(file.path, failure?.code, failure?.message ?? ''));
     else if (outcome === Outcome.notAFile) this.#note(replacedNote(file));
