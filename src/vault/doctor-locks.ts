@@ -20,7 +20,7 @@ async function proveLocks(
   locks: NonNullable<ObjectStore['locks']>,
   options: CallOptions,
 ): Promise<Finding[]> {
-  const { broken, mayBypass, defaultDays } = await locks.prove(options);
+  const { broken, mayBypass, mayExtend, defaultDays } = await locks.prove(options);
   if (broken !== undefined) {
     const next = `Use a bucket that was made with Object Lock, or remove vaults.${name}.objectLock.`;
     return [bad(`not immutable although objectLock is configured: ${broken}`, next)];
@@ -31,6 +31,14 @@ async function proveLocks(
       doubtful(
         'these credentials may bypass the lock (s3:BypassGovernanceRetention): whoever steals them can delete everything',
         'Take that right away from them, or use mode: compliance.',
+      ),
+    );
+  }
+  if (!mayExtend) {
+    findings.push(
+      doubtful(
+        'these credentials may not make locks longer: what later backups use again can be deleted before they are too old',
+        'Allow s3:PutObjectRetention and s3:GetObjectRetention (docs/security.md).',
       ),
     );
   }

@@ -112,7 +112,7 @@ export class S3Locks implements ObjectLocks {
 
   async prove(options: CallOptions = {}): Promise<LockProof> {
     const bucket = await this.#bucketLock(options);
-    if ('broken' in bucket) return { broken: bucket.broken, mayBypass: false };
+    if ('broken' in bucket) return { broken: bucket.broken, mayBypass: false, mayExtend: false };
     await this.#sweepProofs(options);
     const key = `${proofs}${randomBytes(12).toString('hex')}`;
     const lock = { ObjectLockMode: this.#mode, ObjectLockRetainUntilDate: this.#date(this.#now() + PROOF_MS) };
@@ -121,7 +121,8 @@ export class S3Locks implements ObjectLocks {
     const versionId = await this.#s3.request('create', key, options, async (address, abort) => {
       return await sendBody(this.#s3.client, { ...address, ...lock }, bytes, sha256, abort);
     });
-    const facts = { ...(bucket.defaultDays === undefined ? {} : { defaultDays: bucket.defaultDays }) };
+    const mayExtend = await this.#mayExtend(key, this.#date(this.#now() + PROOF_MS + 1000), options);
+    const facts = { mayExtend, ...(bucket.defaultDays === undefined ? {} : { defaultDays: bucket.defaultDays }) };
     if (versionId === undefined) return { ...facts, broken: 'the bucket keeps no versions', mayBypass: false };
     if (await this.#remove(key, versionId, false, options)) {
       return { ...facts, broken: 'an object that was just locked could be deleted', mayBypass: false };
@@ -149,6 +150,12 @@ export class S3Locks implements ObjectLocks {
     const until = this.#date(Math.max(neededMs, this.#now() + period) + lockSlackMs(period));
     // A stricter lock cannot be made longer by a weaker one.
     const Mode = head.ObjectLockMode === 'COMPLIANCE' ? 'COMPLIANCE' : this.#mode;
+    await this.#retain(key, Mode, until, options);
+    this.#remember(key, { versionId, untilMs: until.getTime() });
+    return true;
+  }
+
+  async #retain(key: string, Mode: PutLock['ObjectLockMode'], until: Date, options: CallOptions): Promise<void> {
     await this.#s3.request('lock', key, options, (address, abort) =>
       this.#s3.client.send(
         new PutObjectRetentionCommand({
@@ -159,8 +166,16 @@ export class S3Locks implements ObjectLocks {
         abort,
       ),
     );
-    this.#remember(key, { versionId, untilMs: until.getTime() });
-    return true;
+  }
+
+  async #mayExtend(key: string, until: Date, options: CallOptions): Promise<boolean> {
+    try {
+      await this.#retain(key, this.#mode, until, options);
+      return true;
+    } catch (error) {
+      if (error instanceof DrError && error.kind === 'denied') return false;
+      throw error;
+    }
   }
 
   async #head(

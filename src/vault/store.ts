@@ -134,6 +134,8 @@ export interface LockProof {
   readonly broken?: string | undefined;
   /** True: these credentials may remove locked objects all the same (s3:BypassGovernanceRetention). */
   readonly mayBypass: boolean;
+  /** False: these credentials may not make locks longer (s3:PutObjectRetention), so that what is used again may go too early. */
+  readonly mayExtend: boolean;
   /** The bucket locks by itself whatever is stored, for that many days: leases too, which dr removes all the time. */
   readonly defaultDays?: number | undefined;
 }

@@ -216,9 +216,9 @@ export function objectLockConformance(
     });
 
     it('proves that locks hold, and says whether these credentials may bypass them', async () => {
-      expect(await store.locks?.prove()).toEqual({ mayBypass: true });
+      expect(await store.locks?.prove()).toEqual({ mayBypass: true, mayExtend: true });
       const strict = world.open({ ...policy, mode: 'compliance' });
-      expect(await strict.locks?.prove()).toEqual({ mayBypass: false });
+      expect(await strict.locks?.prove()).toEqual({ mayBypass: false, mayExtend: true });
       await strict.close();
     });
   });

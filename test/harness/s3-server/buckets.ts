@@ -47,10 +47,12 @@ const settingsFile = 'settings.json';
 export class Buckets {
   readonly #directory: string | undefined;
   readonly #buckets = new Map<string, Bucket>();
+  readonly #now: () => number;
   #versions = 0;
 
-  constructor(directory: string | undefined) {
+  constructor(directory: string | undefined, now: () => number = Date.now) {
     this.#directory = directory;
+    this.#now = now;
     if (directory === undefined) return;
     mkdirSync(directory, { recursive: true });
     for (const bucket of readdirSync(directory)) {
@@ -128,7 +130,7 @@ export class Buckets {
     bytes: Buffer,
     sha256: string | undefined,
     lock?: Lock,
-    modifiedMs = Date.now(),
+    modifiedMs = this.#now(),
   ): StoredObject {
     const etag = createHash('md5').update(bytes).digest('hex');
     const { objectLock } = this.settings(bucket);
@@ -160,7 +162,7 @@ export class Buckets {
     const marker: StoredObject = {
       key,
       size: 0,
-      modifiedMs: Date.now(),
+      modifiedMs: this.#now(),
       etag: '',
       sha256: undefined,
       versionId: this.#versionId(bucket),

@@ -41,6 +41,8 @@ export type Fault =
   | { readonly kind: 'truncate'; readonly bytes: number }
   /** The conditions of a PutObject are ignored, as stores without conditional writes do. */
   | { readonly kind: 'ignore-condition' }
+  /** A lock is ignored, as stores do that only take its headers. */
+  | { readonly kind: 'ignore-lock' }
   /** A listing says that it is truncated and gives no token. */
   | { readonly kind: 'no-token' };
 

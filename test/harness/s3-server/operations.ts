@@ -81,7 +81,16 @@ export function perform(
       };
     }
     case 'DeleteObject':
-      return { status: 204, headers: deleteOne(buckets, request, key, request.versionId, nowMs) };
+      return {
+        status: 204,
+        headers: deleteOne(
+          buckets,
+          request,
+          key,
+          request.versionId,
+          fault?.kind === 'ignore-lock' ? Number.POSITIVE_INFINITY : nowMs,
+        ),
+      };
     case 'DeleteObjects': {
       if (
         headers['content-md5'] === undefined &&

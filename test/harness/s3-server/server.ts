@@ -15,7 +15,10 @@ export interface S3ServerOptions {
   readonly secretAccessKey?: string;
   /** Keeps objects in files of this directory; default: in memory. */
   readonly directory?: string;
+  /** What the server thinks the time is, for signatures. */
   readonly now?: () => number;
+  /** The same for the times and locks of objects. */
+  readonly objectsNow?: () => number;
 }
 
 /** A small S3 server on 127.0.0.1 for tests and the demo: path style, one key pair, and faults on demand. */
@@ -30,12 +33,14 @@ export class S3Server {
   unavailable = false;
   readonly #http: Server;
   readonly #now: () => number;
+  readonly #objectsNow: () => number;
 
   private constructor(options: S3ServerOptions) {
     this.accessKeyId = options.accessKeyId ?? 'test-access-key';
     this.secretAccessKey = options.secretAccessKey ?? 'test-secret-access-key';
     this.#now = options.now ?? Date.now;
-    this.buckets = new Buckets(options.directory);
+    this.#objectsNow = options.objectsNow ?? this.#now;
+    this.buckets = new Buckets(options.directory, options.objectsNow);
     const { buckets = ['vault'] } = options;
     if (Array.isArray(buckets)) for (const bucket of buckets) this.buckets.make(bucket);
     else for (const [bucket, settings] of Object.entries(buckets)) this.buckets.make(bucket, settings);
@@ -81,7 +86,7 @@ export class S3Server {
       const body = await readBody(request);
       if (fault?.kind === 'status') throw new S3Error(fault.status, fault.code, `injected fault ${fault.code}`);
       checkSignature(request, this.accessKeyId, this.secretAccessKey, this.#now());
-      answer = perform(this.buckets, asked, url.searchParams, body, this.#now(), fault);
+      answer = perform(this.buckets, asked, url.searchParams, body, this.#objectsNow(), fault);
       if (fault?.kind === 'lie') throw new S3Error(fault.status, fault.code, `injected fault ${fault.code}`);
     } catch (error) {
       if (request.destroyed && !request.complete) return; // The client is gone.
