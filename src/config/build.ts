@@ -55,6 +55,7 @@ export function buildConfig(file: ConfigFile, source: Config['source']): Config 
     daemon: {
       listen: file.daemon.listen,
       retentionSchedule: file.daemon.retention,
+      applyRetention: file.daemon.applyRetention,
       vaultCheck: file.daemon.vaultCheck,
     },
     backup: {

@@ -234,6 +234,11 @@ export const fileSchema = z.strictObject({
         .prefault('127.0.0.1:8080')
         .describe('Where /health, /ready, /startup and /metrics are served.'),
       retention: cadence().prefault('daily').describe('When retention is applied.'),
+      applyRetention: flag()
+        .prefault(true)
+        .describe(
+          'False = the daemon may not delete: `dr retention --apply` is run elsewhere, with other credentials, as often as "retention" says.',
+        ),
       vaultCheck,
     })
     .prefault({})

@@ -232,6 +232,8 @@ export interface TriggerConfig {
 export interface DaemonConfig {
   readonly listen: { readonly host: string; readonly port: number };
   readonly retentionSchedule: Cadence;
+  /** False: somebody else runs `dr retention --apply`. */
+  readonly applyRetention: boolean;
   readonly vaultCheck: VaultCheckConfig;
 }
 

@@ -17,7 +17,8 @@ export interface CareJobsOptions {
   readonly role: RoleKeeper;
   readonly context: BackupContext;
   readonly policies: ReadonlyMap<string, RetentionPolicy>;
-  readonly schedule: Cadence;
+  /** Of retention; undefined: it is done elsewhere. */
+  readonly schedule: Cadence | undefined;
   /** Names of the databases: whose WAL is being archived by somebody is told by their heartbeats. */
   readonly databases: readonly string[];
   /** The configuration of dr itself: its file, as read, and the folder of its runbooks. */
@@ -39,13 +40,13 @@ export function repairJobName(vault: string): string {
  */
 export function careJobs(options: CareJobsOptions): Job[] {
   return [
-    retentionJob(options),
+    ...(options.schedule === undefined ? [] : [retentionJob(options, options.schedule)]),
     ownConfigurationJob(options),
     ...options.context.stores.map((store) => repairJob(options, store)),
   ];
 }
 
-function retentionJob({ role, context, policies, schedule }: CareJobsOptions): Job {
+function retentionJob({ role, context, policies }: CareJobsOptions, schedule: Cadence): Job {
   const { stores, clock, site } = context;
   const log = context.log.child({ job: RETENTION_JOB });
   return {

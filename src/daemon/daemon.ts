@@ -248,7 +248,7 @@ export class Daemon {
         role,
         context: backups,
         policies: retentionPolicies(config),
-        schedule: config.daemon.retentionSchedule,
+        schedule: config.daemon.applyRetention ? config.daemon.retentionSchedule : undefined,
         databases: Object.keys(config.databases),
         own: { ...config.source, runbooks: config.runbooks ?? shippedRunbooks },
       }),

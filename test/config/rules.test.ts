@@ -163,6 +163,39 @@ describe('refused, with the reason', () => {
   });
 });
 
+describe('Object Lock', () => {
+  const locked = (text: string) => judge('forcePathStyle: true }', `forcePathStyle: true, objectLock: { ${text} } }`);
+
+  test('lasts as long as retention, or a fixed length', () => {
+    for (const text of ['mode: compliance', 'for: 2 years', 'mode: governance, for: retention']) {
+      expect(locked(text), text).toEqual({ problems: [], warnings: [] });
+    }
+    const { config } = parseConfig(
+      exampleText(key).replace('forcePathStyle: true }', 'forcePathStyle: true, objectLock: {} }'),
+      '/dr.yaml',
+      env,
+    );
+    const day = 86_400_000;
+    expect(config.vaults['west']?.objectLock).toEqual({
+      mode: 'governance',
+      byResource: { orders: 31.25 * day, uploads: 92 * day, settings: 366 * day + 2000 },
+      otherwiseMs: 366 * day + 2000,
+    });
+    expect(config.vaults['east']?.objectLock).toBeUndefined();
+  });
+
+  test('is refused for a directory and for a word that is no mode; one that ends too early is doubtful', () => {
+    const directory = judge('vault: east }', 'vault: east }').problems;
+    expect(directory).toEqual([]);
+    expect(
+      judge('url: "file:///srv/dr/east" }', 'url: "file:///srv/dr/east", objectLock: {} }').problems.join(),
+    ).toContain('vaults.east.objectLock: is for buckets');
+    expect(locked('mode: strict').problems.join()).toContain('must be governance or compliance');
+    expect(locked('for: 200 years').problems.join()).toContain('longer than the 100 years');
+    expect(locked('for: 7 days').warnings.join()).toContain('is shorter than the 30 d that orders is kept');
+  });
+});
+
 describe('a key of AWS KMS', () => {
   const arn = (region: string, id = 'mrk-0123456789abcdef0123456789abcdef') =>
     `arn:aws:kms:${region}:111122223333:key/${id}`;

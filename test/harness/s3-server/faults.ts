@@ -5,6 +5,8 @@ export interface S3Request {
   readonly key: string;
   /** The version that is asked for. */
   readonly versionId?: string | undefined;
+  /** Of DeleteObjects: what is to be removed. */
+  deleted?: ReadonlyArray<{ readonly key: string; readonly versionId: string | undefined }>;
   readonly headers: Readonly<Record<string, string | readonly string[] | undefined>>;
 }
 

@@ -5,6 +5,7 @@ import { type BucketSettings, Buckets } from './buckets.ts';
 import { type Fault, Faults, type S3Request } from './faults.ts';
 import { type Answer, operationOf, perform } from './operations.ts';
 import { checkSignature } from './signature.ts';
+import { objectsOf } from './versions.ts';
 import { S3Error } from './xml.ts';
 
 export interface S3ServerOptions {
@@ -29,6 +30,10 @@ export class S3Server {
   readonly faults = new Faults();
   /** Everything asked so far, in order. */
   readonly requests: S3Request[] = [];
+  /** Who may do what: false = 403. */
+  authorize: (request: S3Request) => boolean = () => true;
+  /** What was refused by that. */
+  readonly refused: S3Request[] = [];
   /** While true, every connection is reset: the region is gone. */
   unavailable = false;
   readonly #http: Server;
@@ -84,8 +89,13 @@ export class S3Server {
     let answer: Answer;
     try {
       const body = await readBody(request);
+      if (operation === 'DeleteObjects') asked.deleted = objectsOf(body);
       if (fault?.kind === 'status') throw new S3Error(fault.status, fault.code, `injected fault ${fault.code}`);
       checkSignature(request, this.accessKeyId, this.secretAccessKey, this.#now());
+      if (!this.authorize(asked)) {
+        this.refused.push(asked);
+        throw new S3Error(403, 'AccessDenied', 'User is not authorized to perform this operation');
+      }
       answer = perform(this.buckets, asked, url.searchParams, body, this.#objectsNow(), fault);
       if (fault?.kind === 'lie') throw new S3Error(fault.status, fault.code, `injected fault ${fault.code}`);
     } catch (error) {

@@ -122,11 +122,16 @@ export function deleteOne(
   return { 'x-amz-version-id': versionId, ...(found?.isDeleteMarker ? { 'x-amz-delete-marker': 'true' } : {}) };
 }
 
-export function deleteMany(buckets: Buckets, request: S3Request, body: Buffer, nowMs: number): Answer {
-  const objects = [...body.toString('utf8').matchAll(/<Object>(.*?)<\/Object>/gs)].map(([, inner = '']) => ({
+/** What a DeleteObjects names. */
+export function objectsOf(body: Buffer): Array<{ readonly key: string; readonly versionId: string | undefined }> {
+  return [...body.toString('utf8').matchAll(/<Object>(.*?)<\/Object>/gs)].map(([, inner = '']) => ({
     key: texts(inner, 'Key')[0] ?? '',
     versionId: texts(inner, 'VersionId')[0],
   }));
+}
+
+export function deleteMany(buckets: Buckets, request: S3Request, body: Buffer, nowMs: number): Answer {
+  const objects = objectsOf(body);
   if (objects.length > 1000) throw new S3Error(400, 'MalformedXML', 'At most 1000 keys.');
   const failed: Array<Record<string, string>> = [];
   for (const { key, versionId } of objects) {
