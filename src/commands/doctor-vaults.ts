@@ -4,7 +4,7 @@ import type { Config } from '../config/types.ts';
 import type { Area } from '../report/doctor.ts';
 import { doctorVault, type VaultExamination } from '../vault/doctor.ts';
 import { openVault } from '../vault/open.ts';
-import { readRoster } from '../vault/roster.ts';
+import { findStrangers, mergeRosters, rosterIn, strangerError } from '../vault/roster-record.ts';
 import type { ObjectStore } from '../vault/store.ts';
 import type { CommandContext } from './context.ts';
 import type { Within } from './doctor-looks.ts';
@@ -89,16 +89,30 @@ async function lostVaults(
   const found = new Map<string, readonly Finding[]>();
   const foreign = answering.filter(({ name }) => examined.get(name)?.marker !== undefined);
   if (foreign.length === 0) return found;
-  const roster = await within(
-    async (signal) => await readRoster(answering, all, { signal }),
+  const knowing = await within(
+    async (signal) =>
+      await Promise.all(
+        answering.map(async (store) => ({
+          store,
+          id: examined.get(store.name)?.marker?.id ?? '',
+          roster: await rosterIn(store, { signal }),
+        })),
+      ),
     () => undefined,
   ).catch((error: unknown) => {
     if (context.signal.aborted || isAbort(error)) throw error;
     context.log.debug({ error }, 'the record of the vaults cannot be read');
     return undefined;
   });
+  const strangers = findStrangers(knowing ?? []);
+  for (const stranger of strangers) {
+    const { name } = stranger.vault.store;
+    found.set(name, [...(examined.get(name)?.findings ?? []), fromError(strangerError(stranger))]);
+  }
+  const kin = (knowing ?? []).filter(({ store }) => !strangers.some(({ vault }) => vault.store === store));
+  const roster = mergeRosters(kin.map((vault) => vault.roster));
   for (const store of suspects) {
-    const known = roster?.get(store.name);
+    const known = roster.get(store.name);
     if (known?.location !== store.location) continue;
     const earlier = examined.get(store.name)?.findings ?? [];
     const what = `the vault ${store.name} was enrolled at ${store.location} and is not there now`;
@@ -106,7 +120,8 @@ async function lostVaults(
     found.set(store.name, [bad(what, next), ...earlier.filter(({ verdict }) => verdict === 'fail')]);
   }
   for (const store of foreign) {
-    const known = roster?.get(store.name);
+    if (found.has(store.name)) continue;
+    const known = roster.get(store.name);
     const id = examined.get(store.name)?.marker?.id;
     if (known === undefined || known.location !== store.location || known.id === id) continue;
     const what = `this vault (${id}) is not the one that was enrolled at ${store.location} (${known.id})`;

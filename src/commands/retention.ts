@@ -10,6 +10,7 @@ import { retentionPolicies } from '../daemon/watched.ts';
 import { reportError } from '../report/error.ts';
 import { renderRetention } from '../report/retention.ts';
 import { checkVault } from '../vault/enrol.ts';
+import { requireOneSystem } from '../vault/roster.ts';
 import type { CommandContext, CommandResult } from './context.ts';
 import type { RetentionOptions } from './options.ts';
 import { openWorld } from './world.ts';
@@ -25,6 +26,7 @@ export async function run(context: CommandContext, options: RetentionOptions): P
       context.log.warn({ vault: store.name, reason: messageOf(error) }, 'this vault does not answer');
     });
   }
+  await requireOneSystem(stores, { signal: context.signal });
   const { clock, log, signal } = context;
   const work = options.apply ? applyRetention : planRetention;
   const report = await work({ stores, policies: retentionPolicies(config), clock, log, signal });

@@ -12,6 +12,7 @@ import { retentionPolicies } from '../daemon/watched.ts';
 import { reportError } from '../report/error.ts';
 import { renderVaultChecks, renderVaultList, renderVaultRepairs } from '../report/vault.ts';
 import { vaultDocuments } from '../vault/documents.ts';
+import { requireOneSystem } from '../vault/roster.ts';
 import type { CommandContext, CommandResult } from './context.ts';
 import type { VaultOptions } from './options.ts';
 import { openWorld, type World } from './world.ts';
@@ -134,6 +135,8 @@ async function forVaults(
 ): Promise<readonly FailedVault[]> {
   const { clock, signal, onProgress } = context;
   await using world: World = await openWorld(context, { vaults: 'read' });
+  // What one vault lacks comes from the others: they must be of one system.
+  await requireOneSystem(world.bare, { signal });
   const documents = await vaultDocuments();
   const policies = retentionPolicies(config);
   const failed: FailedVault[] = [];

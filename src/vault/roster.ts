@@ -1,26 +1,20 @@
-import { z } from 'zod';
 import { DrError, isAbort } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import { refreshDocuments, type VaultDocuments } from './documents.ts';
-import { checkVault, enrolVault, markerSchema, type VaultMarker } from './enrol.ts';
+import { checkVault, enrolVault, type VaultMarker } from './enrol.ts';
 import { GuardedStore } from './guarded-store.ts';
 import { layout } from './layout.ts';
-import { decodeRecord, encodeRecord } from './record.ts';
+import { encodeRecord } from './record.ts';
+import {
+  findStrangers,
+  type KnowingVault,
+  mergeRosters,
+  type Roster,
+  type RosterEntry,
+  rosterIn,
+  strangerError,
+} from './roster-record.ts';
 import type { CallOptions, ObjectStore } from './store.ts';
-
-const rosterSchema = z.object({
-  format: z.literal(1),
-  generation: z.int().positive(),
-  name: z.string(),
-  location: z.string(),
-  /** Id in the vault's marker. */
-  id: z.string(),
-  /** What else its marker said when it was enrolled, so that a lost one can be written again as it was; absent in older records. */
-  enrolled: markerSchema.omit({ id: true }).optional(),
-});
-
-/** What the vaults know of each other: that the place behind a name was enrolled once, and which one it was. */
-export type RosterEntry = z.infer<typeof rosterSchema>;
 
 export interface OpenedVault {
   readonly store: ObjectStore;
@@ -39,21 +33,30 @@ export interface OpenOptions extends CallOptions {
 }
 
 /**
- * Makes all vaults ready for writing; the stores that come back take the place of those given. A new one is enrolled (and proved). One that was enrolled before and is now empty, missing or
- * another one is not: an unmounted volume or an emptied bucket would else silently become a new vault without any backup. It
- * counts as `unreachable`, with the reason, and the others go on. Two names for one place are refused.
+ * Makes all vaults ready for writing; the stores that come back take the place of those given. A new one is enrolled (and proved). One that
+ * was enrolled before and is now empty, missing or another one is not: an unmounted volume or an emptied bucket would else silently become a
+ * new vault without any backup. It counts as `unreachable`, with the reason, and the others go on. So does the vault of another system, as
+ * `refused`. Two names for one place are refused, and so are two vaults of which neither knows the other.
  * `replace` names a vault that was really lost and shall be enrolled anew.
  */
 export async function openVaults(stores: readonly ObjectStore[], options: OpenOptions): Promise<OpenedVault[]> {
   const found = await Promise.all(stores.map(async (store) => ({ store, marker: await findVault(store, options) })));
-  const roster = await readRoster(
-    found.flatMap(({ store, marker }) => ('id' in marker ? [store] : [])),
-    stores,
-    options,
-  );
+  const knowing = await readRosters(found, options);
+  const strangers = new Map<ObjectStore, DrError>();
+  for (const stranger of findStrangers(knowing)) {
+    const { vault, kin, isMutual } = stranger;
+    // A person has named the one that is to be taken over.
+    if (options.replace === vault.store.name || options.replace === kin.store.name) continue;
+    if (isMutual) throw strangerError(stranger);
+    strangers.set(vault.store, strangerError(stranger));
+  }
+  const roster = mergeRosters(knowing.filter(({ store }) => !strangers.has(store)).map((vault) => vault.roster));
   const opened: OpenedVault[] = [];
   for (const { store, marker } of found) {
-    const vault = await open(store, marker, roster.get(store.name), options);
+    const reason = strangers.get(store);
+    const vault: OpenedVault = reason
+      ? { store, marker: undefined, reason, enrolled: false }
+      : await open(store, marker, roster.get(store.name), options);
     if (vault.marker && !vault.enrolled) await refreshDocuments(store, options.documents ?? {}, options);
     opened.push(vault);
   }
@@ -80,6 +83,24 @@ export function readableVaults(stores: readonly ObjectStore[], options: CallOpti
       }
     }),
   );
+}
+
+/**
+ * Before anything is deleted from vaults that were opened for reading, or copied between them: throws `refused` when they do not belong together.
+ * Those that do not answer are left to whoever asks them next.
+ */
+export async function requireOneSystem(stores: readonly ObjectStore[], options: CallOptions): Promise<void> {
+  const found = await Promise.all(stores.map(async (store) => ({ store, marker: await findVault(store, options) })));
+  const [stranger] = findStrangers(await readRosters(found, options));
+  if (stranger) throw strangerError(stranger);
+}
+
+async function readRosters(
+  found: ReadonlyArray<{ readonly store: ObjectStore; readonly marker: VaultMarker | DrError }>,
+  options: CallOptions,
+): Promise<KnowingVault[]> {
+  const vaults = found.flatMap(({ store, marker }) => ('id' in marker ? [{ store, id: marker.id }] : []));
+  return await Promise.all(vaults.map(async (vault) => ({ ...vault, roster: await rosterIn(vault.store, options) })));
 }
 
 /** A vault that is away now is looked at again later; one that was never enrolled waits for the next start. */
@@ -159,30 +180,8 @@ function requireDistinct(opened: readonly OpenedVault[]): void {
   }
 }
 
-export async function readRoster(
-  present: readonly ObjectStore[],
-  all: readonly ObjectStore[],
-  options: CallOptions,
-): Promise<Map<string, RosterEntry>> {
-  const roster = new Map<string, RosterEntry>();
-  for (const store of present) {
-    for (const { name } of all) {
-      let newest: string | undefined;
-      for await (const { key } of store.list(layout.vaultRecords(name), options)) newest = key;
-      if (newest === undefined) continue;
-      const entry = parse(await store.read(newest, undefined, options), `${store.location}/${newest}`);
-      if (entry.generation > (roster.get(name)?.generation ?? 0)) roster.set(name, entry);
-    }
-  }
-  return roster;
-}
-
 /** Tells every vault that answers about all of them. */
-async function writeRoster(
-  opened: readonly OpenedVault[],
-  roster: ReadonlyMap<string, RosterEntry>,
-  options: CallOptions,
-): Promise<void> {
+async function writeRoster(opened: readonly OpenedVault[], roster: Roster, options: CallOptions): Promise<void> {
   for (const { store, marker } of opened) {
     if (!marker) continue;
     const known = roster.get(store.name);
@@ -209,13 +208,4 @@ async function writeRoster(
       }
     }
   }
-}
-
-function parse(bytes: Uint8Array, where: string): RosterEntry {
-  const parsed = rosterSchema.safeParse(decodeRecord(bytes, 'the record of the vaults', where));
-  if (parsed.success) return parsed.data;
-  throw new DrError('corrupt', `the record of the vaults is not one: ${parsed.error.issues[0]?.message}`, {
-    where,
-    next: 'If a newer dr wrote it, install that one here too.',
-  });
 }

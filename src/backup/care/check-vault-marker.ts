@@ -2,7 +2,7 @@ import { DrError } from '../../base/errors.ts';
 import { markerSchema, type VaultMarker } from '../../vault/enrol.ts';
 import { FORMAT_VERSION, layout } from '../../vault/layout.ts';
 import { decodeRecord } from '../../vault/record.ts';
-import { type RosterEntry, readRoster } from '../../vault/roster.ts';
+import { type RosterEntry, rosterIn } from '../../vault/roster-record.ts';
 import type { ObjectStore } from '../../vault/store.ts';
 import type { CheckContext } from './check-vault-findings.ts';
 import { requireExact } from './check-vault-records.ts';
@@ -61,7 +61,7 @@ export async function rosterEntry(
   let clash = false;
   for (const witness of [store, ...others]) {
     try {
-      const entry = (await readRoster([witness], [store], { signal })).get(store.name);
+      const entry = (await rosterIn(witness, { signal })).get(store.name);
       if (entry && entry.generation === newest?.generation && entry.id !== newest.id) clash = true;
       if (entry && entry.generation > (newest?.generation ?? 0)) newest = entry;
     } catch (error) {
