@@ -137,6 +137,18 @@ describe('what is known here of the newest backup', () => {
     expect(ours.manifest.parts.length).toBeGreaterThan(0);
   });
 
+  it('used by two backups at once, each of which holds a lease in another vault: both are right, and so is the next', async () => {
+    const first = await world.take();
+    changeABlock();
+    const taken = await Promise.all([world.take(), world.take()]);
+    for (const each of taken) {
+      wasBuiltOn(each, first);
+      await expectRight(each);
+    }
+    changeABlock();
+    await expectRight(await world.take());
+  });
+
   it('is not kept without a scratch folder, and nothing is then compared', async () => {
     await world.take({ scratch: undefined });
     const taken = await world.take({ scratch: undefined });
