@@ -66,11 +66,12 @@ export const trafficShift = defineStep({
     const { signal, note } = context;
     const driver = context.world.traffic(memberOf(context));
     const { to } = endpointsOf(context);
+    const before = await driver.current(signal);
     if (driver.shifting === 'whole') await change(context, driver, 100);
     else await shiftGradually(context, driver, steps);
     const after = await driver.current(signal);
     note(`${driver.target} points to ${to} alone, TTL ${after.ttlSeconds} s`);
-    return { values: [...after.values], ttlSeconds: after.ttlSeconds };
+    return { values: [...after.values], ttlSeconds: before.ttlSeconds };
   },
   async undo(context) {
     const driver = context.world.traffic(memberOf(context));

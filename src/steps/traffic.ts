@@ -2,7 +2,8 @@ import { z } from 'zod';
 import { DrError } from '../base/errors.ts';
 import { formatDuration } from '../base/units.ts';
 import { forSite } from '../config/sites.ts';
-import { lookAtOldAnswers } from '../traffic/old-answers.ts';
+import type { TrafficDriver } from '../traffic/contract.ts';
+import { lookAtOldAnswers, waitOutOldAnswers } from '../traffic/old-answers.ts';
 import { defineStep, type StepContext } from './contract.ts';
 import { memberOf } from './places.ts';
 
@@ -88,7 +89,14 @@ export const trafficVerify = defineStep({
   effect: 'none',
   modes: liveModes,
   over: 'traffic',
-  params: z.object({}),
+  params: z.object({
+    oldTtl: z
+      .number()
+      .optional()
+      .describe(
+        'From traffic.shift or traffic.redirect: seconds that resolvers may keep the old answer, which is then waited out.',
+      ),
+  }),
   outputs: z.object({ servers: z.number().describe('Servers that answered.') }),
   timeoutMs: 5 * 60_000,
   async plan(context) {
@@ -103,7 +111,7 @@ export const trafficVerify = defineStep({
       problems: [],
     };
   },
-  async run(context) {
+  async run(context, { oldTtl }) {
     const { clock, signal, note } = context;
     const driver = context.world.traffic(memberOf(context));
     const wanted = endpointOf(context);
@@ -113,6 +121,7 @@ export const trafficVerify = defineStep({
       if (right.length > 0 && wrong.length === 0) {
         note(`${right.join(', ')} answer ${wanted} after ${formatDuration(clock.now() - begun)}`);
         for (const server of dumb) note(`${server}`);
+        if (oldTtl !== undefined) await waitOut(context, driver, oldTtl);
         return { servers: right.length };
       }
       const seen = [...wrong, ...dumb].join('; ') || 'no server answered';
@@ -126,6 +135,26 @@ export const trafficVerify = defineStep({
     }
   },
 });
+
+/** Waits until nobody who keeps to the TTL is sent to the old site any more. */
+async function waitOut(context: StepContext, driver: TrafficDriver, ttlSeconds: number): Promise<void> {
+  const { world, run, clock, signal, note, progress } = context;
+  const old = forSite(world.config, run.from).endpoints[memberOf(context)];
+  const settledAtMs = clock.now();
+  const before = { values: old === undefined ? [] : [old], ttlSeconds };
+  const onLook = ({ sentence }: { readonly sentence: string }) => {
+    const passed = (clock.now() - settledAtMs) / 1000;
+    progress({
+      task: 'watch',
+      done: Math.min(passed, ttlSeconds),
+      total: ttlSeconds,
+      unit: 'seconds',
+      detail: sentence,
+    });
+  };
+  const { sentence } = await waitOutOldAnswers({ driver, before, settledAtMs, clock, onLook }, signal);
+  note(sentence);
+}
 
 /** Who answers with the recovery site, who with something else, and who not at all. */
 export async function lookAtAnswers(

@@ -37,7 +37,7 @@ beforeAll(async () => {
   await mkdir(join(root, 'west'), { recursive: true });
   await writeFile(join(root, 'uploads/photo.bin'), Buffer.alloc(50_000, 7));
   dns = await startRoute53({ zoneId: 'Z1TEST', zoneName: 'demo.test' });
-  dns.zone.seed({ name: 'orders.demo.test', type: 'A', ttl: 30, values: ['192.0.2.10'] });
+  dns.zone.seed({ name: 'orders.demo.test', type: 'A', ttl: 1, values: ['192.0.2.10'] });
   const identity = await generateX25519Identity();
   await writeFile(join(root, 'identity.txt'), `${identity}\n`, { mode: 0o600 });
   await writeFile(join(root, 'dr.yaml'), configText(await identityToRecipient(identity)));
@@ -272,7 +272,7 @@ databases:
 data:
   uploads: { path: ${root}/uploads, schedule: daily, retention: 90 days, recover: { west: { path: ${root}/west/uploads } } }
 traffic:
-  orders: { route53: { zone: Z1TEST, record: orders.demo.test, type: A, ttl: 30, endpoint: "${dns.endpoint}", nameservers: ["${dns.nameserver}"] }, endpoints: { east: 192.0.2.10, west: 198.51.100.10 } }
+  orders: { route53: { zone: Z1TEST, record: orders.demo.test, type: A, ttl: 1, endpoint: "${dns.endpoint}", nameservers: ["${dns.nameserver}"] }, endpoints: { east: 192.0.2.10, west: 198.51.100.10 } }
 verification: { schedule: never }
 validation: { stabilize: 1s }
 daemon: { listen: "127.0.0.1:0" }
