@@ -58,7 +58,7 @@ export const verbs: readonly Verb[] = [
     name: 'doctor',
     summary: 'check everything the configuration names, and say how to mend it',
     description:
-      'Tries every vault, database, folder, DNS record and program, with clock and rights, all at once. Changes nothing: what it stores in a vault to prove its rights lies under probes/ and is removed. With --site it judges what that site needs on this machine.',
+      'Tries every vault, database, folder, DNS record and program, with clock and rights, all at once. Changes nothing: what it stores in a vault to prove its rights lies under probes/ and is removed (what proves Object Lock, by the next run or by retention: it is locked for a minute). With --site it judges what that site needs on this machine.',
     arguments: [],
     flags: [],
     examples: ['dr doctor', 'dr doctor --site west --identity /secure/identity.txt'],
