@@ -78,7 +78,7 @@ describe('dr backups', () => {
     expect((await dr('backup')).code).toBe(0);
     const text = await dr('backups');
     expect(text.code).toBe(0);
-    expect(text.stdout).toMatch(/^RESOURCE +BACKUP +RECOVERY POINT +SIZE +STORED +VAULTS +VERIFIED +NOTES\n/);
+    expect(text.stdout).toMatch(/^RESOURCE +BACKUP +RECOVERY POINT +SIZE +STORED +REUSED +VAULTS +VERIFIED +NOTES\n/);
     expect(text.stdout).toMatch(/uploads +\d{8}T\d{9}Z-[0-9a-f]{6} .* 97\.7 KiB .* east, west +-/);
     expect(text.stdout).toMatch(/\n2 backups: /);
     const json = await dr('backups', 'uploads', '--json');
@@ -138,6 +138,7 @@ describe('dr status', () => {
           { level: 'broken', resource: 'settings', message: expect.stringMatching(/never been verified/) },
           { level: 'warning', vault: 'east', message: expect.stringMatching(/^check of vault east: never;/) },
           { level: 'warning', vault: 'west', message: expect.stringMatching(/^check of vault west: never;/) },
+          { level: 'warning', message: expect.stringMatching(/^retention has not been done in all vaults since/) },
         ],
       },
     });
