@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { DrError, messageOf } from '../base/errors.ts';
+import { DrError, isAbort, messageOf } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import { layout } from '../vault/layout.ts';
 import { decodeRecord, encodeRecord } from '../vault/record.ts';
@@ -25,22 +25,25 @@ export interface ActiveSiteView {
   readonly unanswered: ReadonlyArray<{ readonly vault: string; readonly reason: string }>;
 }
 
-/** Asks all vaults. Throws when none answers, and `conflict` when two vaults name different sites for one generation. */
+/**
+ * Asks all vaults. One that does not answer, refuses these credentials or cannot be used by this dr is left out: what it says is not known, and
+ * the others go on. Throws when none answers, `conflict` when two vaults name different sites for one generation, and `corrupt` or `refused` for
+ * a record that cannot be understood: it may name another site.
+ */
 export async function readActiveSite(stores: readonly ObjectStore[], signal?: AbortSignal): Promise<ActiveSiteView> {
   const unanswered: Array<{ vault: string; reason: string }> = [];
   let active: ActiveSite | undefined;
   await Promise.all(
     stores.map(async (store) => {
-      let found: ActiveSite | undefined;
+      let newest: Awaited<ReturnType<typeof newestIn>>;
       try {
-        found = await newestIn(store, signal);
+        newest = await newestIn(store, signal);
       } catch (error) {
-        if (error instanceof DrError && (error.kind === 'unreachable' || error.kind === 'not-found')) {
-          unanswered.push({ vault: store.name, reason: messageOf(error) });
-          return;
-        }
-        throw error;
+        if (!(error instanceof DrError) || isAbort(error) || error.kind === 'corrupt') throw error;
+        unanswered.push({ vault: store.name, reason: messageOf(error) });
+        return;
       }
+      const found = newest && parse(newest.bytes, newest.where);
       if (found && active && found.generation === active.generation && found.site !== active.site) {
         throw new DrError(
           'conflict',
@@ -93,12 +96,26 @@ async function spread(
   const silent = new Set(unanswered.map(({ vault }) => vault));
   const body = encodeRecord(record);
   const key = layout.activeSite(record.generation);
+  const notYet = 'this vault does not know yet which site is active';
+  let written = 0;
+  let failure: unknown;
   for (const store of stores) {
     if (silent.has(store.name)) {
-      log.warn({ vault: store.name, site: record.site }, 'this vault does not know yet which site is active');
+      log.warn({ vault: store.name, site: record.site }, notYet);
       continue;
     }
-    if ((await store.create(key, body, { signal })) === 'created') continue;
+    let outcome: 'created' | 'exists';
+    try {
+      outcome = await store.create(key, body, { signal });
+    } catch (error) {
+      if (!(error instanceof DrError) || isAbort(error)) throw error;
+      // A disaster may take the right to write, too. The vault of the site that comes up is enough.
+      log.warn({ vault: store.name, site: record.site, error }, notYet);
+      failure ??= error;
+      continue;
+    }
+    written++;
+    if (outcome === 'created') continue;
     const there = parse(await store.read(key, undefined, { signal }), `${store.location}/${key}`);
     if (there.site === record.site && there.runId === record.runId) continue;
     throw new DrError('conflict', `somebody else has just made ${there.site} the active site (${there.by})`, {
@@ -106,21 +123,31 @@ async function spread(
       next: 'Look at the other run with `dr runs`; only one failover may go on.',
     });
   }
+  if (written === 0) throw failure;
 }
 
-async function newestIn(store: ObjectStore, signal: AbortSignal | undefined): Promise<ActiveSite | undefined> {
+async function newestIn(
+  store: ObjectStore,
+  signal: AbortSignal | undefined,
+): Promise<{ readonly bytes: Buffer; readonly where: string } | undefined> {
   let newest: string | undefined;
-  for await (const { key } of store.list(layout.activeSites, { signal })) newest = key;
-  return newest === undefined
-    ? undefined
-    : parse(await store.read(newest, undefined, { signal }), `${store.location}/${newest}`);
+  for await (const key of store.names(layout.activeSites, { signal })) newest = key;
+  if (newest === undefined) return undefined;
+  return { bytes: await store.read(newest, undefined, { signal }), where: `${store.location}/${newest}` };
 }
 
 function parse(bytes: Uint8Array, where: string): ActiveSite {
-  const parsed = activeSiteSchema.safeParse(decodeRecord(bytes, 'the record of the active site', where));
+  const record = decodeRecord(bytes, 'the record of the active site', where);
+  const parsed = activeSiteSchema.safeParse(record);
   if (parsed.success) return parsed.data;
+  if (typeof record['format'] === 'number' && record['format'] > 1) {
+    throw new DrError('refused', `the record of the active site has format ${record['format']}; this dr knows 1`, {
+      where,
+      next: 'Install the newer dr here too: which site is active is not known without it.',
+    });
+  }
   throw new DrError('corrupt', `the record of the active site is not one: ${parsed.error.issues[0]?.message}`, {
     where,
-    next: 'If a newer dr wrote it, install that one here too.',
+    next: 'Look with `dr vault check` for what else is damaged, and mend it from another vault.',
   });
 }
