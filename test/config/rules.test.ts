@@ -60,7 +60,7 @@ describe('refused, with the reason', () => {
       'recover: { wets: { dataDirectory',
       'databases.orders.recover.wets: there is no site "wets"; did you mean west?',
     ],
-    ['recover: { west: { dataDirectory', 'recover: { east: { dataDirectory', 'is the active site'],
+    ['recover: { west: { path: /srv/west/uploads', 'recover: { east: { path: /srv/west/uploads', 'is the active site'],
     [
       'wal: { flushEvery: 5s }',
       'wal: { enabled: false }',
