@@ -108,7 +108,7 @@ async function openForWriting(
   const documents = await vaultDocuments();
   const opened = await openVaults(stores, { log, signal, documents, ...(replace === undefined ? {} : { replace }) });
   const reasons = opened.flatMap(({ reason }) => (reason ? [reason] : []));
-  for (const reason of reasons) log.warn({ error: reason }, 'a vault does not answer; going on without it');
+  for (const reason of reasons) log.warn({ error: reason }, 'a vault cannot be used now; going on without it');
   const [first] = reasons;
   if (!first || reasons.length < stores.length) return opened.map(({ store }) => store);
   if (reasons.length === 1) throw first;

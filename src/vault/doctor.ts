@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { DrError, isAbort } from '../base/errors.ts';
 import { bad, clockFinding, doubtful, type Finding, fromError, good } from '../base/finding.ts';
 import { doctorLocks } from './doctor-locks.ts';
-import { checkVault, probeCreateOnly, type VaultMarker } from './enrol.ts';
+import { checkVault, firstStranger, probeCreateOnly, type VaultMarker } from './enrol.ts';
 import type { ObjectStore } from './store.ts';
 
 /** S3 tells times in whole seconds. */
@@ -57,6 +57,14 @@ async function judgeAbsence(store: ObjectStore, error: unknown): Promise<{ findi
   const kind = error instanceof DrError ? error.kind : undefined;
   // A bucket that does not exist is not found either: the probes say so.
   if (kind === 'not-found') {
+    const stranger = await firstStranger(store).catch(() => undefined);
+    if (stranger !== undefined) {
+      const finding = bad(
+        `${store.location} holds other things (${stranger}) and no vault: nothing is written there`,
+        `Give vault ${store.name} an empty prefix of its own.`,
+      );
+      return { finding, probe: false };
+    }
     return { finding: doubtful(`there is no vault at ${store.location} yet`, newVault), probe: true };
   }
   if (kind === 'unreachable' && (await canBeMade(store.location))) {

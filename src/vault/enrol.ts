@@ -97,19 +97,18 @@ async function findMarker(store: ObjectStore, options: CallOptions): Promise<Vau
 }
 
 async function requireEmpty(store: ObjectStore, options: CallOptions): Promise<void> {
-  for await (const { key } of store.list('', options)) {
-    if (key.startsWith(probes)) continue;
-    // Somebody else may have enrolled it since we looked.
-    if (await findMarker(store, options)) return;
-    throw new DrError(
-      'refused',
-      `${store.location} holds other things (${key}) and no vault: nothing was written there`,
-      {
-        where: store.location,
-        next: `Give vault ${store.name} an empty prefix of its own.`,
-      },
-    );
-  }
+  const key = await firstStranger(store, options);
+  // Somebody else may have enrolled it since we looked.
+  if (key === undefined || (await findMarker(store, options))) return;
+  const message = `${store.location} holds other things (${key}) and no vault: nothing was written there`;
+  const next = `Give vault ${store.name} an empty prefix of its own.`;
+  throw new DrError('refused', message, { where: store.location, next });
+}
+
+/** The first object of a place that is no vault; undefined when there is nothing but what a killed enrolment has left. */
+export async function firstStranger(store: ObjectStore, options: CallOptions = {}): Promise<string | undefined> {
+  for await (const key of store.names('', options)) if (!key.startsWith(probes)) return key;
+  return undefined;
 }
 
 /** Where locks are configured they have to hold before anything is entrusted to them. */

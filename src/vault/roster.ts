@@ -67,13 +67,18 @@ export async function openVaults(stores: readonly ObjectStore[], options: OpenOp
 
 /**
  * The same vaults for reading. A place that holds other things and no vault is refused before it is asked; an empty one is a vault
- * without anything, as before the first backup.
+ * without anything, as before the first backup. Of two that are of two systems the second one that is asked is refused.
  */
 export function readableVaults(stores: readonly ObjectStore[], options: CallOptions): ObjectStore[] {
+  const seen: KnowingVault[] = [];
   return stores.map((store) =>
     GuardedStore.lazily(store, async () => {
       try {
-        await checkVault(store, options);
+        const { id } = await checkVault(store, options);
+        const vault = { store, id, roster: await rosterIn(store, options) };
+        const stranger = findStrangers([...seen, vault]).find((pair) => pair.vault === vault || pair.kin === vault);
+        if (stranger) return strangerError(stranger);
+        seen.push(vault);
         return undefined;
       } catch (error) {
         if (!(error instanceof DrError)) throw error;

@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, it, onTestFinished } from 'vitest';
+import { doctorVault } from '../../src/vault/doctor.ts';
 import { checkVault, enrolVault } from '../../src/vault/enrol.ts';
 import { FileStore } from '../../src/vault/file-store.ts';
 import { layout } from '../../src/vault/layout.ts';
@@ -119,6 +120,18 @@ it('refuses a place that holds other things, writing nothing there', async () =>
     message: expect.stringContaining('holiday photos'),
   });
   expect(server.requests.filter(({ operation }) => operation === 'PutObject')).toEqual([]);
+});
+
+it('lets the doctor say so as well, and write nothing', async () => {
+  const { server, store } = await s3();
+  await store.create('photos/1.jpg', Buffer.from('x'));
+  server.requests.length = 0;
+  const { findings, marker } = await doctorVault(store, { now: Date.now });
+  expect(marker).toBeUndefined();
+  expect(findings).toMatchObject([
+    { verdict: 'fail', what: expect.stringContaining('holds other things (photos/1.jpg)'), next: expect.any(String) },
+  ]);
+  expect(server.requests.filter(({ operation }) => /Put|Delete/.test(operation))).toEqual([]);
 });
 
 it('goes on where a killed enrolment left its probes', async () => {

@@ -4,7 +4,7 @@ import { describe, expect, test } from 'vitest';
 import { silentLog } from '../../src/base/log.ts';
 import { FileStore } from '../../src/vault/file-store.ts';
 import { encodeRecord } from '../../src/vault/record.ts';
-import { openVaults, requireOneSystem } from '../../src/vault/roster.ts';
+import { openVaults, readableVaults, requireOneSystem } from '../../src/vault/roster.ts';
 import { S3Store } from '../../src/vault/s3-store.ts';
 import type { ObjectStore } from '../../src/vault/store.ts';
 import { collect } from '../conformance/object-store.ts';
@@ -117,6 +117,12 @@ describe('a vault of another system, by a wrong url', () => {
     await expect(west?.store.create('manifests/x/y.json', Buffer.from('x'))).rejects.toMatchObject({ kind: 'refused' });
     expect(await Promise.all(stores.map(keysOf))).toEqual(before);
     await expect(requireOneSystem(stores, {})).rejects.toMatchObject({ kind: 'refused' });
+    const [first, second] = readableVaults(stores, {});
+    expect(await first?.folders('')).toContain('records');
+    await expect(second?.folders('')).rejects.toMatchObject({
+      kind: 'refused',
+      message: expect.stringContaining('another system'),
+    });
   });
 
   test('stops everything when its names are the same: nobody can say which of the two is wrong', async () => {
