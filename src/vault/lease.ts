@@ -8,6 +8,9 @@ import { currentHolder, describeHolder, isHolderDead, type LeaseHolder } from '.
 import { generations, type LeaseRecord, readLease } from './lease-record.ts';
 import type { CallOptions, ObjectStore } from './store.ts';
 
+/** How far clocks may differ, milliseconds. */
+const SKEW_MS = 10_000;
+
 export interface LeaseOptions extends CallOptions {
   /** For people: what it is held for. */
   readonly purpose: string;
@@ -49,7 +52,8 @@ export async function acquireLease(store: ObjectStore, name: string, options: Le
   // Who loses a race looks again: the winner is then named, or has released it already.
   for (let attempt = 1; ; attempt++) {
     const current = await readLease(store, name, options);
-    if (current && !(await isFree(current, holder, clock, options))) throw heldError(store, name, current, clock);
+    if (current && !(await isFree(current, holder, clock, options)))
+      throw heldError(store, name, current, clock, options.skewMs);
     const record: LeaseRecord = {
       version: 1,
       generation: (current?.generation ?? 0) + 1,
@@ -61,12 +65,12 @@ export async function acquireLease(store: ObjectStore, name: string, options: Le
       released: false,
     };
     if (await isOurs(store, name, record, options)) return new HeldLease(store, name, record, clock, options);
-    if (attempt === 20) throw heldError(store, name, current ?? record, clock);
+    if (attempt === 20) throw heldError(store, name, current ?? record, clock, options.skewMs);
   }
 }
 
 async function isFree(current: LeaseRecord, self: LeaseHolder, clock: Clock, options: LeaseOptions): Promise<boolean> {
-  if (current.released || clock.now() > current.expiresAt + (options.skewMs ?? 10_000)) return true;
+  if (current.released || clock.now() > current.expiresAt + (options.skewMs ?? SKEW_MS)) return true;
   return isHolderDead(current.holder, self);
 }
 
@@ -80,10 +84,10 @@ async function isOurs(store: ObjectStore, name: string, record: LeaseRecord, opt
   return (await generations(store, name, options)).at(-1) === record.generation;
 }
 
-function heldError(store: ObjectStore, name: string, record: LeaseRecord, clock: Clock): DrError {
+function heldError(store: ObjectStore, name: string, record: LeaseRecord, clock: Clock, skewMs = SKEW_MS): DrError {
   const since = new Date(record.acquiredAt).toISOString();
   const until = new Date(record.expiresAt).toISOString();
-  const left = formatDuration(Math.max(0, record.expiresAt - clock.now()));
+  const left = formatDuration(Math.max(0, record.expiresAt + skewMs - clock.now()));
   const message = `${describeHolder(record.holder)} holds the lease "${name}" (${record.purpose}) since ${since}, until ${until} unless renewed`;
   return new DrError('lease-held', message, {
     where: `${store.location}/${layout.leaseGeneration(name, record.generation)}`,

@@ -1,62 +1,22 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, test } from 'vitest';
-import { type Clock, systemClock } from '../../src/base/clock.ts';
-import { runCli } from '../../src/commands/cli.ts';
 import { exitCodes } from '../../src/commands/exit-codes.ts';
-import { tempDir } from '../harness/temp.ts';
+import { CommandWorld } from '../harness/command-world.ts';
 
 const hour = 3_600_000;
+let world: CommandWorld;
 let root: string;
-let config: string;
-let shiftMs: number;
-const clock: Clock = { now: () => Date.now() + shiftMs, sleep: systemClock.sleep };
 
 /** Two vaults in directories with a backup of each resource; afterwards it is an hour later, so that all of it is settled. */
 beforeEach(async () => {
-  shiftMs = 0;
-  root = await tempDir('vault-care');
-  config = join(root, 'dr.yaml');
-  for (const directory of ['uploads', 'etc']) mkdirSync(join(root, directory));
-  writeFileSync(join(root, 'uploads', 'a'), 'a'.repeat(100_000));
-  writeFileSync(join(root, 'etc', 'settings'), 'x = 1');
-  writeFileSync(
-    config,
-    `version: 1
-objectives: { rto: 1h, rpo: 15m }
-vaults:
-  east: { region: eu-west-1, url: "file://${root}/vault-east" }
-  west: { region: eu-central-1, url: "file://${root}/vault-west" }
-sites:
-  east: { region: eu-west-1, vault: east }
-  west: { region: eu-central-1, vault: west }
-active: east
-encryption: none
-data:
-  uploads: { path: ${root}/uploads, schedule: daily, retention: 90 days, recover: { west: { path: ${root}/w/uploads } } }
-configuration:
-  settings: { path: ${root}/etc, schedule: on change, retention: 1 year, recover: { west: { path: ${root}/w/etc } } }
-backup: { keepAtLeast: 1 }
-`,
-  );
+  world = await CommandWorld.make();
+  root = world.root;
   expect((await dr('backup')).code).toBe(0);
-  shiftMs = hour;
+  world.shiftMs = hour;
 });
 
-async function dr(...args: string[]) {
-  let stdout = '';
-  let stderr = '';
-  const code = await runCli({
-    args,
-    env: { DR_CONFIG: config },
-    version: '0.0.0',
-    stdout: { write: (text: string) => (stdout += text) },
-    stderr: { write: (text: string) => (stderr += text) },
-    clock,
-    signal: new AbortController().signal,
-  });
-  return { code, stdout, stderr, json: () => JSON.parse(stdout) as Record<string, never> };
-}
+const dr = async (...args: string[]) => await world.dr(...args);
 
 function filesOf(vault: string, folder: string): string[] {
   return readdirSync(join(root, vault, folder), { withFileTypes: true, recursive: true })

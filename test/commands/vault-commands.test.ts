@@ -1,73 +1,20 @@
-import { mkdirSync, readdirSync, readFileSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, test } from 'vitest';
-import type { Clock } from '../../src/base/clock.ts';
-import { systemClock } from '../../src/base/clock.ts';
-import { runCli } from '../../src/commands/cli.ts';
 import { exitCodes } from '../../src/commands/exit-codes.ts';
-import { tempDir } from '../harness/temp.ts';
+import { CommandWorld } from '../harness/command-world.ts';
 
 const day = 86_400_000;
+let world: CommandWorld;
 let root: string;
-let config: string;
-let shiftMs: number;
-const clock: Clock = { now: () => Date.now() + shiftMs, sleep: systemClock.sleep };
 
 beforeEach(async () => {
-  shiftMs = 0;
-  root = await tempDir('vc');
-  config = join(root, 'dr.yaml');
-  for (const directory of ['uploads', 'etc']) mkdirSync(join(root, directory));
-  writeFileSync(join(root, 'uploads', 'a'), 'a'.repeat(100_000));
-  writeFileSync(join(root, 'etc', 'settings'), 'x = 1');
-  writeFileSync(
-    config,
-    `version: 1
-objectives: { rto: 1h, rpo: 15m }
-vaults:
-  east: { region: eu-west-1, url: "file://${root}/vault-east" }
-  west: { region: eu-central-1, url: "file://${root}/vault-west" }
-sites:
-  east: { region: eu-west-1, vault: east }
-  west: { region: eu-central-1, vault: west }
-active: east
-encryption: none
-data:
-  uploads: { path: ${root}/uploads, schedule: daily, retention: 90 days, recover: { west: { path: ${root}/w/uploads } } }
-configuration:
-  settings: { path: ${root}/etc, schedule: on change, retention: 1 year, recover: { west: { path: ${root}/w/etc } } }
-backup: { keepAtLeast: 1 }
-`,
-  );
+  world = await CommandWorld.make();
+  root = world.root;
 });
 
-async function dr(...args: string[]) {
-  let stdout = '';
-  let stderr = '';
-  const code = await runCli({
-    args,
-    env: { DR_CONFIG: config },
-    version: '0.0.0',
-    stdout: { write: (text: string) => (stdout += text) },
-    stderr: { write: (text: string) => (stderr += text) },
-    clock,
-    signal: new AbortController().signal,
-  });
-  return { code, stdout, stderr, json: () => JSON.parse(stdout) as Record<string, never> };
-}
-
-/** Does something as if it were `ms` milliseconds ago, by dr's clock and by the times of the vaults' files. */
-async function ago(ms: number, work: () => Promise<void>): Promise<void> {
-  shiftMs = -ms;
-  await work();
-  shiftMs = 0;
-  const then = new Date(Date.now() - ms);
-  for (const vault of ['vault-east', 'vault-west']) {
-    for (const entry of readdirSync(join(root, vault), { withFileTypes: true, recursive: true })) {
-      if (entry.isFile()) utimesSync(join(entry.parentPath, entry.name), then, then);
-    }
-  }
-}
+const dr = async (...args: string[]) => await world.dr(...args);
+const ago = async (ms: number, work: () => Promise<void>) => await world.ago(ms, work);
 
 describe('dr backups', () => {
   test('says that there is nothing, then lists what there is, where it is and what a vault lacks', async () => {
@@ -120,7 +67,7 @@ describe('dr status', () => {
     expect(after.stdout).toMatch(/^Safe: if eu-west-1 died now, .* of uploads would be lost\./);
     expect(after.stdout).toMatch(/\nActive site: east in eu-west-1/);
     expect(after.stdout).not.toMatch(/BROKEN|To mend/);
-    shiftMs = 2 * day;
+    world.shiftMs = 2 * day;
     const old = await dr('status', '--json');
     expect(old.code).toBe(exitCodes['objective-broken'].code);
     expect(old.json()).toMatchObject({
@@ -202,7 +149,7 @@ describe('dr retention and dr hold', () => {
 
   test('a clock far ahead of the vaults deletes nothing', async () => {
     await threeBackups();
-    shiftMs = 100 * day;
+    world.shiftMs = 100 * day;
     const applied = await dr('retention', '--apply', '--json');
     expect(applied.code).toBe(exitCodes.refused.code);
     expect(applied.stdout).toMatch(/clock of this machine differs/);
