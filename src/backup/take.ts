@@ -12,6 +12,7 @@ import { type Baseline, chooseBaseline, requireBaseline } from './previous/basel
 import type { PreviousBackup } from './previous/previous-backup.ts';
 import { removeOtherStates, stateFolder } from './previous/state-folder.ts';
 import { StateWriter } from './previous/state-writer.ts';
+import { requireInTime } from './retention/in-time.ts';
 
 /** Large files are compared by blocks of this size: PostgreSQL's page, and for other files one that keeps what is known of them small. */
 const DATABASE_BLOCK_BYTES = 8 * 1024;
@@ -153,8 +154,8 @@ async function take(context: BackupContext, options: TakeOptions, work: Work): P
 
 /** What this machine knows of the backup is complete before it counts: a kill in between leaves a state that nothing names. */
 async function commit(
-  { signal }: BackupContext,
-  { baseline, state }: Work,
+  { clock, signal }: BackupContext,
+  { startedMs, baseline, state }: Work,
   mirror: Mirror,
   manifest: Manifest,
   stored: PackResult,
@@ -169,6 +170,7 @@ async function commit(
   });
   if (baseline.previous) await requireBaseline(mirror, baseline.previous, signal);
   signal?.throwIfAborted();
+  requireInTime(resource, startedMs, clock.now());
   await mirror.create(layout.manifest(resource, id), bytes, signal);
 }
 

@@ -131,6 +131,8 @@ class HeldLease implements Lease {
     await this.#inTurn(async () => {
       this.#requireUnexpired();
       await this.#requireHighest();
+      // The answer may have been heard long after it was given: this process stood still.
+      this.#requireUnexpired();
     });
   }
 

@@ -19,6 +19,8 @@ export interface BackupCopy {
   /** Objects that this repair has already put (or found good) in the target: incremental backups share parts and keys. */
   readonly there: Set<string>;
   readonly onBytes: (bytes: number) => void;
+  /** Throws when what was copied may not be relied upon any more (a lease was lost). Asked just before the manifest. */
+  readonly beforeCommit: () => Promise<void> | void;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -43,6 +45,7 @@ export async function copyBackup(copy: BackupCopy): Promise<Manifest> {
   await forEachLimit(manifest.parts, COPIES_IN_FLIGHT, (part) => copyContent(copy, part));
   await copyContent(copy, manifest.index);
   const key = layout.manifest(resource, id);
+  await copy.beforeCommit();
   if ((await target.create(key, bytes, { signal })) === 'exists') await requireSame(target, key, bytes, signal);
   return manifest;
 }

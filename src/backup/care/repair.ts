@@ -79,7 +79,8 @@ export async function copyMissing(options: RepairOptions): Promise<RepairResult>
       };
       try {
         await lease.stillHeld();
-        await copyBackup({ sources, target: to, resource, id, there, onBytes, signal });
+        const beforeCommit = () => lease.stillHeld();
+        await copyBackup({ sources, target: to, resource, id, there, onBytes, beforeCommit, signal });
         copied.push({ resource, id, bytes: done - before });
       } catch (error) {
         if (signal.aborted || isAbort(error) || !isOfThisBackup(error)) throw error;

@@ -9,6 +9,7 @@ import { readCare } from '../care/care-record.ts';
 import { copyBackup } from '../care/repair-backup.ts';
 import type { BackupContext } from '../context.ts';
 import type { Manifest, Note } from '../manifest.ts';
+import { requireInTime } from '../retention/in-time.ts';
 import { eachVault, findNewest, lost, type NewestBackup } from './newest-backup.ts';
 import type { PreviousBackup } from './previous-backup.ts';
 import { rebuildState } from './rebuild-state.ts';
@@ -33,7 +34,7 @@ export interface Baseline {
 
 type Needs = Pick<
   BackupContext,
-  'stores' | 'keyPolicy' | 'scratch' | 'full' | 'keyRing' | 'log' | 'onProgress' | 'signal'
+  'stores' | 'keyPolicy' | 'scratch' | 'full' | 'keyRing' | 'clock' | 'log' | 'onProgress' | 'signal'
 >;
 
 /**
@@ -172,12 +173,13 @@ async function buildOn(
 
 /** Copies the newest backup to a vault that lacks it. Returns why that vault cannot take part. */
 async function bring(
-  { keyPolicy, log, onProgress, signal }: Needs,
+  { keyPolicy, clock, log, onProgress, signal }: Needs,
   { id, holders }: NewestBackup,
   manifest: Manifest,
   target: ObjectStore,
 ): Promise<LostVault | undefined> {
   const { resource, parts } = manifest;
+  const startedMs = clock.now();
   log.info({ vault: target.name, backup: id }, 'the vault lacks the newest backup: copying it first');
   try {
     // Parts of earlier backups that are there already are not read to be copied: `dr vault check` is what reads.
@@ -188,7 +190,9 @@ async function bring(
       done += bytes;
       onProgress?.({ task: `backup ${resource}`, done, total, unit: 'bytes', detail: `${id} to ${target.name}` });
     };
-    await copyBackup({ sources: holders, target, resource, id, there: new Set(there), onBytes, signal });
+    // No lease keeps retention off: parts that were there already are safe for as long as this backup is the newest, and two days more.
+    const beforeCommit = () => requireInTime(resource, startedMs, clock.now());
+    await copyBackup({ sources: holders, target, resource, id, there: new Set(there), onBytes, beforeCommit, signal });
     return undefined;
   } catch (error) {
     if (signal?.aborted || !(error instanceof DrError)) throw error;
@@ -218,7 +222,7 @@ function damageNote(reader: StateReader, { id, resource }: Manifest): Note[] {
  */
 export async function requireBaseline(
   mirror: Mirror,
-  { manifest: { resource, id } }: PreviousBackup,
+  { manifest: { resource, id } }: Pick<PreviousBackup, 'manifest'>,
   signal?: AbortSignal,
 ): Promise<void> {
   const key = layout.manifest(resource, id);

@@ -136,12 +136,13 @@ function needsOf(
     if (own?.get(name)?.backup.keep === false) expired.set(name, backup);
   }
   const kept = all.map((each) => everyBackup(each).filter((b) => decided.get(each)?.get(nameOf(b))?.backup.keep));
-  const needed = unionOf(...kept).filter((backup) => !expired.has(nameOf(backup)));
+  // What another vault keeps is needed here too although it has expired here: a new backup may be built on it there, and be copied here.
+  const needed = unionOf(...kept);
   const alone = new Set<string>();
   for (const backup of needed) {
     const name = nameOf(backup);
-    // The others are asked only about what this vault does not have.
-    const opinions = own?.has(name) ? [own] : all.flatMap((each) => decided.get(each) ?? []);
+    // The others are asked only about what this vault does not keep.
+    const opinions = own?.get(name)?.backup.keep ? [own] : all.flatMap((each) => decided.get(each) ?? []);
     if (opinions.every((of) => of.get(name)?.alone !== false)) alone.add(name);
   }
   const databases = [...policies.values()].filter(({ kind }) => kind === 'database');
