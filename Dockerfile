@@ -41,7 +41,7 @@ EXPOSE 8080
 # The port follows daemon.listen; DR_HEALTH_URL says where it is when that was changed.
 HEALTHCHECK --interval=15s --timeout=5s --start-period=30s --retries=3 \
   CMD ["node", "-e", "fetch(process.env.DR_HEALTH_URL ?? 'http://127.0.0.1:8080/health').then((answer) => process.exit(answer.ok ? 0 : 1), () => process.exit(1))"]
-ENTRYPOINT ["node", "--max-semi-space-size=4", "/app/dist/main.js"]
+ENTRYPOINT ["node", "--max-semi-space-size=4", "--heap-growing-percent=50", "/app/dist/main.js"]
 CMD ["daemon"]
 
 FROM program AS postgresql

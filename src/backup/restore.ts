@@ -1,5 +1,5 @@
 import { type FileHandle, open } from 'node:fs/promises';
-import { forEachLimit } from '../base/concurrency.ts';
+import { forEachLimit, Semaphore } from '../base/concurrency.ts';
 import { DrError, fileError } from '../base/errors.ts';
 import type { OnProgress } from '../base/progress.ts';
 import type { KeyRing } from '../vault/keys.ts';
@@ -16,8 +16,10 @@ import { readReferenced } from './stored-object.ts';
 
 /** Data keys read and unwrapped at once: a backup may name those of a hundred earlier ones. */
 const KEYS_IN_FLIGHT = 16;
-/** Slices planned before they are worked off: bounds memory whatever the size of the backup. */
-const BATCH_SLICES = 20_000;
+/** Slices planned before they are worked off: bounds memory whatever the size of the backup. Two such batches are in memory. */
+const BATCH_SLICES = 10_000;
+/** What an entry takes of that besides its slices. */
+const ENTRY_SLICES = 4;
 
 /**
  * A large file is flushed to disk every so many bytes while the rest is still being read: the kernel by itself would keep gigabytes
@@ -62,16 +64,8 @@ export async function restoreBackup(options: RestoreOptions): Promise<RestoreRes
   await openKeys(store, manifest, keyRing);
   await directory.prepare(`backup ${manifest.id} of ${manifest.resource}`);
   const restore = new Restore(options, directory);
-  let batch = 0;
   try {
-    for await (const entry of readIndex(store, manifest, keyRing, options.signal)) {
-      batch += await restore.plan(entry);
-      if (batch >= BATCH_SLICES) {
-        await restore.work();
-        batch = 0;
-      }
-    }
-    await restore.work();
+    await restore.all(readIndex(store, manifest, keyRing, options.signal));
     await directory.complete();
   } catch (error) {
     await restore.abandon();
@@ -86,15 +80,7 @@ export async function readBackup(
   options: Omit<RestoreOptions, 'target' | 'owners' | 'relocate'>,
 ): Promise<RestoreResult> {
   const restore = new Restore(options, undefined);
-  let batch = 0;
-  for await (const entry of readIndex(options.store, options.manifest, options.keyRing, options.signal)) {
-    batch += await restore.plan(entry);
-    if (batch >= BATCH_SLICES) {
-      await restore.work();
-      batch = 0;
-    }
-  }
-  await restore.work();
+  await restore.all(readIndex(options.store, options.manifest, options.keyRing, options.signal));
   return { entries: options.manifest.entries, bytes: restore.bytes, warnings: [] };
 }
 
@@ -110,19 +96,47 @@ class Restore {
   readonly #target: RestoreTarget | undefined;
   readonly #plan = new ReadPlan();
   readonly #open = new Set<FilePlan>();
+  readonly #reads: Semaphore;
+  readonly #running = new Set<Promise<void>>();
+  #failure: { readonly error: unknown } | undefined;
   #flushing = false;
   bytes = 0;
 
   constructor(options: Omit<RestoreOptions, 'target' | 'owners' | 'relocate'>, target: RestoreTarget | undefined) {
     this.#options = options;
     this.#target = target;
+    this.#reads = new Semaphore(Math.max(6, options.pool.depth + 2));
   }
 
-  /** Takes up one entry; returns how many slices it added. */
-  async plan(entry: IndexEntry): Promise<number> {
+  /** Restores the entries in batches: the next one is planned while the one before is worked off. */
+  async all(entries: AsyncIterable<IndexEntry>): Promise<void> {
+    let starting: Promise<void> = Promise.resolve();
+    try {
+      let batch = 0;
+      for await (const entry of entries) {
+        batch += await this.#take(entry);
+        if (batch < BATCH_SLICES) continue;
+        await starting;
+        starting = this.#start();
+        // It is awaited later, when an error in the index may have come before.
+        starting.catch(() => {});
+        batch = 0;
+      }
+      await starting;
+      await this.#start();
+    } finally {
+      await starting.catch(() => {});
+      // Nothing is closed under a thread that writes.
+      await Promise.all(this.#running);
+    }
+    this.#throwIfFailed();
+  }
+
+  /** Plans one entry; returns how many slices it counts for. */
+  async #take(entry: IndexEntry): Promise<number> {
     if (entry.type !== 'file') {
       await this.#target?.addOther(entry);
-      return 1;
+      return ENTRY_SLICES;
     }
     this.#checkShape(entry);
     const absolute = await this.#target?.place(entry);
@@ -140,13 +154,28 @@ class Restore {
       await this.#finish(file);
     }
     this.#plan.add(file);
-    return entry.extents.length + 1;
+    return entry.extents.length + ENTRY_SLICES;
   }
 
-  /** Reads and writes everything planned so far. */
-  async work(): Promise<void> {
-    const inFlight = Math.max(6, this.#options.pool.depth + 2);
-    await forEachLimit(this.#plan.take(), inFlight, (frames) => this.#restoreFrames(frames));
+  /** Begins to read and write everything planned so far; resolves when the last read has begun. */
+  async #start(): Promise<void> {
+    for (const frames of this.#plan.take()) {
+      await this.#reads.acquire();
+      this.#throwIfFailed();
+      const job: Promise<void> = this.#restoreFrames(frames)
+        .catch((error: unknown) => {
+          this.#failure ??= { error };
+        })
+        .finally(() => {
+          this.#running.delete(job);
+          this.#reads.release();
+        });
+      this.#running.add(job);
+    }
+  }
+
+  #throwIfFailed(): void {
+    if (this.#failure) throw this.#failure.error;
   }
 
   /** Closes what is open after a failure. */

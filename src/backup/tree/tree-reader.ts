@@ -3,7 +3,7 @@ import { DrError } from '../../base/errors.ts';
 import type { EntryFacts, ListResult, ReadResult, TreeAnswer, TreeJob, TreeResult } from './tree-jobs.ts';
 
 /** Threads that wait for a slow disk or a file server at once. A fast one needs a single thread. */
-const MAX_THREADS = 3;
+const MAX_THREADS = 2;
 /** A job that calls for another thread waited so long, and for this share of its time. */
 const SLOW_JOB_MS = 10;
 const SLOW_SHARE = 0.6;
@@ -87,7 +87,7 @@ export class TreeReader {
 
   #start(): Member {
     const file = import.meta.url.endsWith('.ts') ? './tree-worker.ts' : './tree-worker.js';
-    const resourceLimits = { maxYoungGenerationSizeMb: 8, maxOldGenerationSizeMb: 256 };
+    const resourceLimits = { maxYoungGenerationSizeMb: 2, maxOldGenerationSizeMb: 256 };
     const worker = new Worker(new URL(file, import.meta.url), { resourceLimits });
     const member: Member = { worker, pending: new Map() };
     worker.on('message', (answer: TreeAnswer) => this.#take(member, answer));
