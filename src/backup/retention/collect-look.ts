@@ -8,7 +8,13 @@ import { listVerificationIds, readVerification, type Verification } from '../ver
 import type { Needs } from './collect-check.ts';
 import { doubt, everyBackup, type SurveyedBackup, surveyVault, unionOf, type VaultSurvey } from './collect-survey.ts';
 import { readHolds, whyHeld } from './holds.ts';
-import { type BackupFacts, decideRetention, type RetentionPolicy, type RetentionRule } from './retention.ts';
+import {
+  BASELINE_MS,
+  type BackupFacts,
+  decideRetention,
+  type RetentionPolicy,
+  type RetentionRule,
+} from './retention.ts';
 
 /** Verification reports looked at for each resource: more than a year of daily ones. */
 const VERIFICATIONS = 500;
@@ -64,16 +70,18 @@ export async function lookAround(options: RetentionOptions, known?: Look): Promi
   const { stores, policies, clock, signal } = options;
   const held = whyHeld(await readHolds(stores, signal));
   const surveys = new Map<ObjectStore, VaultSurvey | { error: unknown }>();
+  const arrivals = new Map<ObjectStore, Arrivals>();
   for (const store of stores) {
     const others = [...surveys.values()].filter((survey) => 'backups' in survey);
     const before = known?.vaults.find((state) => state.store === store)?.survey;
-    surveys.set(
-      store,
-      await surveyVault(store, signal, before, others).catch((error: unknown) => {
-        if (signal?.aborted) throw error;
-        return { error };
-      }),
-    );
+    try {
+      const survey = await surveyVault(store, signal, before, others);
+      arrivals.set(store, await arrivalsOf(survey, clock.now(), signal));
+      surveys.set(store, survey);
+    } catch (error) {
+      if (signal?.aborted) throw error;
+      surveys.set(store, { error });
+    }
   }
   const whole = [...surveys.values()].filter((survey) => 'backups' in survey);
   const notes: string[] = [];
@@ -81,7 +89,10 @@ export async function lookAround(options: RetentionOptions, known?: Look): Promi
   const verified = newestOfBackups(reports);
   const nowMs = clock.now();
   const decided = new Map<VaultSurvey, Decisions>();
-  for (const survey of whole) decided.set(survey, decide(survey, policies, verified, nowMs, held !== undefined));
+  for (const survey of whole) {
+    const arrived = arrivals.get(survey.store) ?? new Map();
+    decided.set(survey, decide(survey, { policies, verified, arrived, nowMs, held: held !== undefined }));
+  }
   const vaults = [...surveys].map(([store, survey]): VaultState => {
     if (!('backups' in survey)) {
       const needs = { needed: [], expired: new Map(), alone: new Set<string>(), walRetentionMs: undefined };
@@ -209,13 +220,34 @@ function newestOfBackups(reports: ReadonlyMap<string, Verification>): ReadonlyMa
   return newest;
 }
 
+/** By `resource/id`: when the vault got it, milliseconds since 1970. */
+type Arrivals = ReadonlyMap<string, number>;
+
+/** When the newest backups of each resource came to this vault, back to one that has been there for as long as a backup may run. */
+async function arrivalsOf(survey: VaultSurvey, nowMs: number, signal: AbortSignal | undefined): Promise<Arrivals> {
+  const arrivals = new Map<string, number>();
+  for (const [resource, backups] of survey.backups) {
+    for (const id of [...backups.keys()].sort().reverse()) {
+      const info = await survey.store.stat(layout.manifest(resource, id), { signal });
+      if (!info) continue;
+      arrivals.set(`${resource}/${id}`, info.modifiedMs);
+      if (info.modifiedMs <= nowMs - BASELINE_MS) break;
+    }
+  }
+  return arrivals;
+}
+
 function decide(
   survey: VaultSurvey,
-  policies: ReadonlyMap<string, RetentionPolicy>,
-  verified: ReadonlyMap<string, Verification>,
-  nowMs: number,
-  held: boolean,
+  by: {
+    readonly policies: ReadonlyMap<string, RetentionPolicy>;
+    readonly verified: ReadonlyMap<string, Verification>;
+    readonly arrived: Arrivals;
+    readonly nowMs: number;
+    readonly held: boolean;
+  },
 ): Decisions {
+  const { policies, verified, arrived, nowMs, held } = by;
   const decided = new Map<string, Decided>();
   const resources = new Set([...survey.backups.keys(), ...survey.unreadable.map(({ resource }) => resource)]);
   for (const resource of resources) {
@@ -227,6 +259,7 @@ function decide(
         readable: true,
         recoveryPointMs: backup.recoveryPointMs,
         finishedAtMs: backup.finishedAtMs,
+        arrivedMs: arrived.get(nameOf(backup)),
         verifiedAtMs: verification?.ok === true ? Date.parse(verification.finishedAt) : undefined,
         failedVerification: verification?.ok === false,
       };

@@ -19,6 +19,11 @@ export interface BackupFacts {
   readonly readable: boolean;
   readonly recoveryPointMs: number;
   readonly finishedAtMs: number;
+  /**
+   * When its manifest was stored in this vault, by the clock of the vault: a copy comes later. Undefined: not asked, thus when it was
+   * finished.
+   */
+  readonly arrivedMs?: number | undefined;
   /** When it was last restored and checked with success. */
   readonly verifiedAtMs?: number | undefined;
   /** Its last verification failed: it does not count as a good one. */
@@ -114,10 +119,10 @@ function basesOfWindow(readable: readonly BackupFacts[], windowStart: number): R
 function newestWithin(backups: readonly BackupFacts[], nowMs: number): ReadonlySet<string> {
   const found = new Set<string>();
   let supersededMs = Number.POSITIVE_INFINITY;
-  for (const { id, finishedAtMs } of [...backups].sort((a, b) => (a.id < b.id ? 1 : -1))) {
+  for (const { id, finishedAtMs, arrivedMs = 0 } of [...backups].sort((a, b) => (a.id < b.id ? 1 : -1))) {
     if (supersededMs <= nowMs - BASELINE_MS) break;
     found.add(id);
-    supersededMs = Math.min(supersededMs, finishedAtMs);
+    supersededMs = Math.min(supersededMs, Math.max(finishedAtMs, arrivedMs));
   }
   return found;
 }

@@ -90,6 +90,9 @@ describe('retention of the seed policy', () => {
     expect(rules(p, newer(47))['age-0100']).toBe('newest');
     expect(rules(p, newer(47))['age-0110']).toBe('expired');
     expect(rules(p, newer(49))['age-0100']).toBe('expired');
+    // Old as it is, the newer one was copied to this vault an hour ago: until then another one was the newest here.
+    const copied = [backup(100, bad), backup(110, bad), backup(90, { arrivedMs: now - day / 24 })];
+    expect(rules(p, copied)['age-0100']).toBe('newest');
   });
 
   test('under hold nothing goes', () => {
