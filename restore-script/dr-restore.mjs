@@ -375,8 +375,8 @@ function frameReader(manifest, options) {
 
 // ---- restoring files ------------------------------------------------------------------------------------------------------------
 
-/** Half a microsecond more, so that the rounding of the double never falls into the microsecond before. */
-const seconds = (nanoseconds) => (Number(BigInt(nanoseconds) / 1000n) + 0.5) / 1e6;
+/** As near as Node sets times: within 250 ns. */
+const seconds = (nanoseconds) => Number(BigInt(nanoseconds)) / 1e9;
 
 /**
  * Restores all entries; `locate` gives the absolute path (bytes) of a path of the index. Directories get their modes and times from
@@ -384,8 +384,8 @@ const seconds = (nanoseconds) => (Number(BigInt(nanoseconds) / 1000n) + 0.5) / 1
  */
 function restoreFiles(manifest, options, locate, owners) {
   const read = contentReader(manifest, options);
-  const [directories, links, made] = [[], [], new Set()];
-  let [files, extended] = [0, 0];
+  const [directories, links, made, extended] = [[], [], new Set(), []];
+  let files = 0;
   const makeParent = (absolute) => {
     const parent = absolute.subarray(0, absolute.lastIndexOf(47));
     if (!made.has(parent.toString('latin1'))) fs.mkdirSync(parent, { recursive: true, mode: 0o700 });
@@ -393,7 +393,7 @@ function restoreFiles(manifest, options, locate, owners) {
   };
   for (const entry of readIndex(manifest, options)) {
     const absolute = locate(entry.path);
-    if (entry.xa) extended++;
+    if (entry.xa) extended.push(attributesOf(absolute, entry.xa));
     if (entry.t === 'd') {
       fs.mkdirSync(absolute, { recursive: true, mode: 0o700 });
       directories.push({ ...entry, absolute });
@@ -420,11 +420,29 @@ function restoreFiles(manifest, options, locate, owners) {
       fs.utimesSync(absolute, seconds(mt), seconds(mt));
     }
   };
-  if (extended > 0)
-    console.error(
-      `Note: extended attributes (ACLs are some) of ${extended} of the entries are left out; dr restores them.`,
-    );
+  if (extended.length > 0) keepAttributes(`${locate(Buffer.alloc(0))}.attributes`, extended);
   return { files, finish };
+}
+
+/** Extended attributes of an entry as `getfattr --dump` writes them. */
+function attributesOf(absolute, xa) {
+  const escaped = (name) => {
+    const octal = (byte) => `\\${byte.toString(8).padStart(3, '0')}`;
+    return Buffer.from(
+      name.toString('latin1').replace(/[\\\n\r=]/g, (c) => octal(c.charCodeAt(0))),
+      'latin1',
+    );
+  };
+  const lines = xa.flatMap(([name, value]) => [escaped(decodeName(name)), Buffer.from(`=0s${value}\n`)]);
+  return Buffer.concat([Buffer.from('# file: '), escaped(absolute), Buffer.from('\n'), ...lines, Buffer.from('\n')]);
+}
+
+/** Node cannot set extended attributes (POSIX ACLs and capabilities are some): they are left for the program that can. */
+function keepAttributes(file, extended) {
+  fs.writeFileSync(file, Buffer.concat(extended), { mode: 0o600 });
+  console.error(
+    `Note: extended attributes (ACLs are some) of ${extended.length} entries are not set yet. The program setfattr (package attr) does it, as root:\n  setfattr -h --restore=${file}`,
+  );
 }
 
 function restoreFile({ x, b, s, c, m, u, g, mt, p }, absolute, read, indexPlace, owners) {
