@@ -59,7 +59,8 @@ function vaultLines(vault: VaultRetention, { applied, held }: RetentionReport): 
   if (kept.size > 0) {
     lines.push(`  Kept: ${[...kept].map(([why, number]) => `${count(number, 'backup')} ${why}`).join('; ')}.`);
   }
-  const special = vault.backups.filter((backup) => backup.rules.some(isCalendar)).reverse();
+  const isSpecial = ({ rules: all }: (typeof vault.backups)[number]) => all.some(isCalendar) && !all.includes('young');
+  const special = vault.backups.filter(isSpecial).reverse();
   if (special.length > 0) lines.push(indent(renderTable(keptColumns, special.slice(0, SHOWN_KEPT))));
   if (special.length > SHOWN_KEPT) lines.push(`  … and ${special.length - SHOWN_KEPT} more (--json shows all)`);
   for (const note of notes) lines.push(`  Note: ${note}`);

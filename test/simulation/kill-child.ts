@@ -52,7 +52,7 @@ function change(root: string): void {
   mkdirSync(root, { recursive: true });
   const names = readdirSync(root);
   for (let n = names.length < 6 ? 6 : randomInt(3); n > 0; n--) {
-    const size = randomInt(10) === 0 ? 3 * 1024 * 1024 : randomInt(200_000);
+    const size = randomInt(10) === 0 ? 1_500_000 : randomInt(100_000);
     writeFileSync(path.join(root, `f${randomInt(12)}`), randomBytes(size));
   }
   const [first] = names;
