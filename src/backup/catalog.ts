@@ -45,15 +45,18 @@ export async function recentNames(
   nowMs: number,
   signal?: AbortSignal,
 ): Promise<string[]> {
-  for (let backMs = RECENT_MS; ; backMs *= 8) {
+  const starts = [RECENT_MS, 10 * RECENT_MS].flatMap((backMs) => {
     const sinceMs = nowMs - backMs;
+    return sinceMs > 0 ? [{ startAfter: `${prefix}${timedId(sinceMs, '')}` }] : [];
+  });
+  for (const range of [...starts, {}]) {
     const names: string[] = [];
-    const range = sinceMs > 0 ? { startAfter: `${prefix}${timedId(sinceMs, '')}` } : {};
     for await (const key of store.names(prefix, { ...range, signal })) {
       if (key.endsWith('.json')) names.push(key.slice(prefix.length, -'.json'.length));
     }
-    if (names.length > 0 || sinceMs <= 0) return names;
+    if (names.length > 0) return names;
   }
+  return [];
 }
 
 /** Ids of a resource's backups in a vault, newest first; those before the recent ones are asked for when the first of them is wanted. */

@@ -11,6 +11,8 @@ import { reportError } from '../report/error.ts';
 import { type Column, renderTable } from '../report/table.ts';
 import { list } from '../report/values.ts';
 import { shippedRunbooks } from '../runbook/load.ts';
+import type { ObjectStore } from '../vault/store.ts';
+import { totalUsage } from '../vault/usage.ts';
 import type { CommandContext, CommandResult } from './context.ts';
 import type { BackupOptions } from './options.ts';
 import { type ConfiguredResource, resourcesNamed } from './resources.ts';
@@ -46,7 +48,7 @@ export async function run(context: CommandContext, options: BackupOptions): Prom
       outcomes.push({ resource: resource.name, error });
     }
   }
-  return result(outcomes);
+  return result(outcomes, world.stores);
 }
 
 /** dr's own configuration goes along; that it could not be kept is said, and keeps no backup from being taken. */
@@ -100,7 +102,7 @@ async function isArchiving(context: BackupContext, url: string, slot: string): P
   return found?.active === true;
 }
 
-function result(outcomes: readonly Outcome[]): CommandResult {
+function result(outcomes: readonly Outcome[], stores: readonly ObjectStore[]): CommandResult {
   const errors = outcomes.flatMap(({ error }) => (error === undefined ? [] : [error]));
   const lost = outcomes.some(({ taken }) => taken !== undefined && (taken.lost.length > 0 || notes(taken) > 0));
   const [first] = errors;
@@ -133,6 +135,8 @@ function result(outcomes: readonly Outcome[]): CommandResult {
             }
           : { error: reportError(error) }),
       })),
+      // What it cost: enrolment, the configuration of dr and WAL that had to be archived included.
+      usage: stores.map(({ name, stats }) => ({ vault: name, ...totalUsage(stats) })),
     },
     text: [renderTable(columns, outcomes), ...(details.length > 0 ? ['', ...details] : [])].join('\n'),
     ...(failure ? { failure } : {}),

@@ -3,6 +3,12 @@ import type { Cadence } from '../config/types.ts';
 /** Why a job runs: its slot has come, was missed, its work was never done, a run failed before, or somebody asked. */
 export type RunReason = 'scheduled' | 'missed' | 'first' | 'retry' | 'asked';
 
+/** Under which name the requests of a job or a service are counted: `backup` for `backup orders`. */
+export function activityOf(name: string): string {
+  const [first = name] = name.split(' ');
+  return first === 'own' ? 'backup' : first;
+}
+
 /** Work that is done again and again. */
 export interface Job {
   /** `backup orders`; unique. */

@@ -306,23 +306,31 @@ function ofVaults(gauge: Define, counter: Define): void {
     ['vault'],
     ofCare(({ repair }) => repair?.mended),
   );
-  counter('dr_vault_requests_total', 'Requests to the vault, repeated ones included.', ['vault', 'kind'], (view) =>
-    view.stores.flatMap(({ name, stats }) =>
-      Object.entries(stats.requests).map(([kind, number]): Sample => [{ vault: name, kind }, number]),
-    ),
+  counter(
+    'dr_vault_requests_total',
+    'Requests to the vault as stores bill them (HEAD is a GET), repeated ones included, by what they were for.',
+    ['vault', 'operation', 'job'],
+    (view) =>
+      view.stores.flatMap(({ name, stats }) =>
+        [...stats.byActivity].flatMap(([job, { requests }]) =>
+          Object.entries(requests).map(([operation, number]): Sample => [{ vault: name, operation, job }, number]),
+        ),
+      ),
   );
   counter('dr_vault_retries_total', 'Requests to the vault that were sent again.', ['vault'], (view) =>
     view.stores.map(({ name, stats }) => [{ vault: name }, stats.retries]),
   );
   counter(
     'dr_vault_bytes_total',
-    'Bytes of content sent to (out) and read from (in) the vault.',
-    ['vault', 'direction'],
+    'Bytes of content sent to (out) and read from (in) the vault, by what they were for.',
+    ['vault', 'direction', 'job'],
     (view) =>
-      view.stores.flatMap(({ name, stats }): Sample[] => [
-        [{ vault: name, direction: 'out' }, stats.bytesOut],
-        [{ vault: name, direction: 'in' }, stats.bytesIn],
-      ]),
+      view.stores.flatMap(({ name, stats }) =>
+        [...stats.byActivity].flatMap(([job, { bytesIn, bytesOut }]): Sample[] => [
+          [{ vault: name, direction: 'out', job }, bytesOut],
+          [{ vault: name, direction: 'in', job }, bytesIn],
+        ]),
+      ),
   );
 }
 

@@ -1,9 +1,10 @@
+import { during } from '../base/activity.ts';
 import type { Clock } from '../base/clock.ts';
 import { Semaphore } from '../base/concurrency.ts';
 import { DrError, isAbort, messageOf } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import { nextRunAfter, previousDue } from '../config/cadence.ts';
-import { type Job, type JobState, JobTurn, type RunReason } from './job.ts';
+import { activityOf, type Job, type JobState, JobTurn, type RunReason } from './job.ts';
 import type { Service } from './service.ts';
 import type { Ticker } from './ticker.ts';
 
@@ -120,7 +121,8 @@ export class Scheduler implements Service {
     const controller = new AbortController();
     const running = { controller, sinceMs: this.#options.clock.now(), working: false, done: Promise.resolve() };
     turn.running = running;
-    running.done = this.#turn(turn, reason, controller.signal).finally(() => {
+    const work = async () => await this.#turn(turn, reason, controller.signal);
+    running.done = during(activityOf(turn.job.name), work).finally(() => {
       turn.running = undefined;
     });
   }

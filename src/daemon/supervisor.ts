@@ -1,7 +1,9 @@
+import { during } from '../base/activity.ts';
 import type { Clock } from '../base/clock.ts';
 import { DrError } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import { backoffMs } from '../base/retry.ts';
+import { activityOf } from './job.ts';
 import type { Service, ServiceState } from './service.ts';
 
 export interface SupervisorOptions {
@@ -88,7 +90,7 @@ class Kept {
     while (!this.#stopping.signal.aborted) {
       const startedMs = clock.now();
       try {
-        await this.service.run();
+        await during(activityOf(name), async () => await this.service.run());
         if (this.#stopping.signal.aborted) return;
         throw new DrError('internal', `the service ${name} ended without being told to`);
       } catch (error) {

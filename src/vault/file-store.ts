@@ -10,7 +10,7 @@ import { readRange } from './file-read.ts';
 import { FileReader } from './file-reader.ts';
 import { FileRoot, isAbsent, orUndefined, syncDirectory, temporaryFolder } from './file-root.ts';
 import { hasFile, walkFiles, walkNames } from './file-walk.ts';
-import { compareKeys, newStats, requireFolder, requireKeyPrefix, requireObjectKey } from './object-key.ts';
+import { compareKeys, requireFolder, requireKeyPrefix, requireObjectKey } from './object-key.ts';
 import { readEachAlone } from './read-each.ts';
 import type {
   Body,
@@ -24,6 +24,7 @@ import type {
   ReadOutcome,
   RequestKind,
 } from './store.ts';
+import { UsageMeter } from './usage.ts';
 
 /** Fewer objects than this are read without a thread for it: that takes 30 ms to start. */
 const WORTH_A_THREAD = 200;
@@ -40,7 +41,7 @@ export class FileStore implements ObjectStore {
   readonly name: string;
   readonly region: string;
   readonly location: string;
-  readonly stats = newStats();
+  readonly stats = new UsageMeter();
   readonly #root: FileRoot;
 
   constructor(options: { readonly name: string; readonly region: string; readonly root: string; readonly log?: Log }) {
@@ -102,7 +103,7 @@ export class FileStore implements ObjectStore {
       if (await this.#root.requireInside(dirname(path))) {
         try {
           const bytes = await readRange(path, range, where, key);
-          this.stats.bytesIn += bytes.length;
+          this.stats.received(bytes.length);
           return bytes;
         } catch (error) {
           if (!isAbsent(error)) throw error;
@@ -224,8 +225,8 @@ export class FileStore implements ObjectStore {
     for (const key of keys) {
       const bytes = bytesOf.get(key);
       if (bytes) {
-        this.stats.requests.read++;
-        this.stats.bytesIn += bytes.length;
+        this.stats.asked('read');
+        this.stats.received(bytes.length);
         outcomes.push({ key, bytes });
         continue;
       }
@@ -238,7 +239,7 @@ export class FileStore implements ObjectStore {
   async #begin(kind: RequestKind, options: CallOptions, key?: string): Promise<void> {
     if (key !== undefined) requireObjectKey(key, this.location);
     this.#stopIfAborted(options);
-    this.stats.requests[kind]++;
+    this.stats.asked(kind);
     await this.#doing('open', '', () => (kind === 'read' ? this.#root.requireLately() : this.#root.require()));
   }
 
@@ -286,7 +287,7 @@ export class FileStore implements ObjectStore {
         }
       }
       await handle.datasync();
-      this.stats.bytesOut += at;
+      this.stats.sent(at);
     } catch (error) {
       await unlink(path).catch(() => {});
       throw error;

@@ -1,5 +1,5 @@
 import { DrError } from '../base/errors.ts';
-import { compareKeys, newStats, requireFolder, requireKeyPrefix, requireObjectKey } from './object-key.ts';
+import { compareKeys, requireFolder, requireKeyPrefix, requireObjectKey } from './object-key.ts';
 import { readEachAlone } from './read-each.ts';
 import type {
   Body,
@@ -12,13 +12,14 @@ import type {
   ReadOutcome,
 } from './store.ts';
 import { bodyBytes } from './store.ts';
+import { UsageMeter } from './usage.ts';
 
 /** A vault in the memory of this process: for tests and rehearsals; gone with the process. */
 export class MemoryStore implements ObjectStore {
   readonly name: string;
   readonly region: string;
   readonly location: string;
-  readonly stats = newStats();
+  readonly stats = new UsageMeter();
   readonly #objects = new Map<string, { readonly bytes: Buffer; readonly modifiedMs: number }>();
   readonly #now: () => number;
 
@@ -57,7 +58,7 @@ export class MemoryStore implements ObjectStore {
     if (end > object.bytes.length) {
       throw new DrError('corrupt', `${key} has ${object.bytes.length} bytes, ${end} are needed`, { where });
     }
-    this.stats.bytesIn += end - (range?.offset ?? 0);
+    this.stats.received(end - (range?.offset ?? 0));
     return Buffer.from(object.bytes.subarray(range?.offset ?? 0, end));
   }
 
@@ -113,12 +114,12 @@ export class MemoryStore implements ObjectStore {
         cause: options.signal.reason,
       });
     }
-    this.stats.requests[kind]++;
+    this.stats.asked(kind);
   }
 
   #put(key: string, body: Body): void {
     const bytes = Buffer.from(bodyBytes(body));
-    this.stats.bytesOut += bytes.length;
+    this.stats.sent(bytes.length);
     this.#objects.set(key, { bytes, modifiedMs: this.#now() });
   }
 

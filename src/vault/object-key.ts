@@ -1,5 +1,4 @@
 import { DrError } from '../base/errors.ts';
-import type { RequestKind, StoreStats } from './store.ts';
 
 const segment = /^[A-Za-z0-9_=-][A-Za-z0-9._=-]{0,199}$/;
 
@@ -37,21 +36,4 @@ export function requireFolder(prefix: string, location: string): void {
 /** Byte order of two keys (which are ASCII, where the order of code units is the same). */
 export function compareKeys(a: string, b: string): number {
   return a < b ? -1 : a > b ? 1 : 0;
-}
-
-/** The counters of a driver, as it changes them. */
-export interface MutableStats extends StoreStats {
-  readonly requests: Record<RequestKind, number>;
-  retries: number;
-  bytesIn: number;
-  bytesOut: number;
-}
-
-export function newStats(): MutableStats {
-  return {
-    requests: { create: 0, overwrite: 0, read: 0, stat: 0, list: 0, delete: 0, lock: 0 },
-    retries: 0,
-    bytesIn: 0,
-    bytesOut: 0,
-  };
 }

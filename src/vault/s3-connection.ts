@@ -9,10 +9,10 @@ import { type Log, silentLog } from '../base/log.ts';
 import { backoffMs } from '../base/retry.ts';
 import { formatDuration } from '../base/units.ts';
 import type { LockPolicy } from './lock-policy.ts';
-import { newStats } from './object-key.ts';
 import { credentialChain, currentCredentials, foundNewCredentials, mayBeOutdated } from './s3-credentials.ts';
 import { answerOf, explainS3Error, isThrottling } from './s3-errors.ts';
 import type { CallOptions, RequestKind } from './store.ts';
+import { UsageMeter } from './usage.ts';
 
 /** How patient the driver is. Times in milliseconds. */
 export interface S3Limits {
@@ -90,7 +90,7 @@ export interface Address {
 export class S3Connection {
   readonly client: S3Client;
   readonly location: string;
-  readonly stats = newStats();
+  readonly stats = new UsageMeter();
   readonly #options: S3StoreOptions;
   readonly #limits: S3Limits;
   readonly #log: Log;
@@ -159,7 +159,7 @@ export class S3Connection {
         await this.#holdBack(options.signal);
         return await this.#permits.use(async () => {
           if (options.signal?.aborted) throw stopped();
-          this.stats.requests[kind]++;
+          this.stats.asked(kind);
           if (!this.#options.credentials) patience.credentials = await currentCredentials(this.client);
           return await work({ Bucket: bucket, Key: this.fullKey(key) }, abort);
         });

@@ -6,7 +6,7 @@ import {
   type ListObjectsV2Output,
 } from '@aws-sdk/client-s3';
 import { DrError } from '../base/errors.ts';
-import { type MutableStats, requireFolder, requireKeyPrefix, requireObjectKey } from './object-key.ts';
+import { requireFolder, requireKeyPrefix, requireObjectKey } from './object-key.ts';
 import { readEachAlone } from './read-each.ts';
 import { receiveBody, sendBody } from './s3-body.ts';
 import { type Abort, type Address, S3Connection, type S3StoreOptions } from './s3-connection.ts';
@@ -25,6 +25,7 @@ import type {
   ReadOutcome,
 } from './store.ts';
 import { bodyLength } from './store.ts';
+import type { UsageMeter } from './usage.ts';
 
 /**
  * A vault in a bucket of S3 or of anything that speaks its protocol with conditional writes (`If-None-Match: *`).
@@ -33,7 +34,7 @@ export class S3Store implements ObjectStore {
   readonly name: string;
   readonly region: string;
   readonly location: string;
-  readonly stats: MutableStats;
+  readonly stats: UsageMeter;
   readonly locks: S3Locks | undefined;
   readonly versions: S3Versions;
   readonly #s3: S3Connection;
@@ -71,7 +72,7 @@ export class S3Store implements ObjectStore {
         if (status === undefined || status < 400 || status >= 500) maybeStored = true;
         throw error;
       }
-      this.stats.bytesOut += bodyLength(body);
+      this.stats.sent(bodyLength(body));
       return 'created';
     });
   }
@@ -81,7 +82,7 @@ export class S3Store implements ObjectStore {
     await this.#s3.request('overwrite', key, options, async (address, abort) => {
       await sendBody(this.#s3.client, { ...address, ...this.locks?.forPut(key) }, body, sha256, abort);
       this.locks?.forget(key);
-      this.stats.bytesOut += bodyLength(body);
+      this.stats.sent(bodyLength(body));
     });
   }
 
@@ -100,7 +101,7 @@ export class S3Store implements ObjectStore {
           throw error;
         });
       return receiveBody(answer, range, `${this.location}/${key}`, (bytes) => {
-        this.stats.bytesIn += bytes;
+        this.stats.received(bytes);
       });
     });
   }

@@ -71,7 +71,7 @@ export class S3Versions implements ObjectVersions {
     return await this.#s3.request('read', key, options, async (address, abort) => {
       const command = new GetObjectCommand({ ...address, VersionId: content.versionId });
       return await receiveBody(await this.#s3.client.send(command, abort), undefined, where, (bytes) => {
-        this.#s3.stats.bytesIn += bytes;
+        this.#s3.stats.received(bytes);
       });
     });
   }

@@ -47,6 +47,16 @@ export type ReadOutcome =
 
 export type RequestKind = 'create' | 'overwrite' | 'read' | 'stat' | 'list' | 'delete' | 'lock';
 
+/** Requests as object stores bill them: `PUT` writes and locks, `GET` reads and asks (HEAD), `LIST` each page of a listing, `DELETE` is free. */
+export type Operation = 'PUT' | 'GET' | 'LIST' | 'DELETE';
+
+/** What was asked of one vault for one purpose. */
+export interface Usage {
+  readonly requests: Readonly<Record<Operation, number>>;
+  readonly bytesIn: number;
+  readonly bytesOut: number;
+}
+
 /** What a driver did since it was opened, as plain numbers for metrics. */
 export interface StoreStats {
   /** Requests sent, every retry and every page of a listing included. */
@@ -57,6 +67,8 @@ export interface StoreStats {
   readonly bytesIn: number;
   /** Bytes of object content sent to the store. */
   readonly bytesOut: number;
+  /** The same by what it was done for (`base/activity.ts`). */
+  readonly byActivity: ReadonlyMap<string, Usage>;
 }
 
 /**

@@ -23,6 +23,8 @@ export function judgeResource(facts: {
   readonly survivors: ReadonlySet<string>;
   readonly regions: ReadonlyMap<string, string>;
   readonly verification: Verification | undefined;
+  /** The oldest backup in all vaults; asked for only where it was never verified. */
+  readonly oldestId: string | undefined;
   readonly rtoMs: number;
   readonly nowMs: number;
 }): Judgement {
@@ -156,12 +158,12 @@ function missingIn(vault: string, points: readonly VaultPoint[], retentionMs: nu
 
 function judgeVerification(facts: {
   readonly resource: WatchedResource;
-  readonly points: readonly VaultPoint[];
   readonly verification: Verification | undefined;
+  readonly oldestId: string | undefined;
   readonly rtoMs: number;
   readonly nowMs: number;
 }): Alert[] {
-  const { resource, points, verification, rtoMs, nowMs } = facts;
+  const { resource, verification, oldestId, rtoMs, nowMs } = facts;
   const { name } = resource;
   const again = `Look into it with dr verify ${name}.`;
   const broken = (message: string): Alert[] => [{ level: 'broken', resource: name, message, next: again }];
@@ -177,12 +179,11 @@ function judgeVerification(facts: {
     return broken(`restoring ${name} took ${took} in its last verification; the RTO is ${formatDuration(rtoMs)}`);
   }
   if (resource.verifyEveryMs === undefined) return [];
-  const oldest = points.flatMap(({ oldestId }) => oldestId ?? []).sort()[0];
   const sinceMs = verification
     ? Date.parse(verification.finishedAt)
-    : oldest === undefined
+    : oldestId === undefined
       ? undefined
-      : timeOfId(oldest);
+      : timeOfId(oldestId);
   if (sinceMs === undefined || nowMs - sinceMs <= resource.verifyEveryMs * SCHEDULE_SLACK) return [];
   const age = formatDuration(nowMs - sinceMs);
   return broken(

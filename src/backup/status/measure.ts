@@ -2,7 +2,7 @@ import { DrError, messageOf } from '../../base/errors.ts';
 import { formatLsn, type Lsn, parseLsn } from '../../postgres/lsn.ts';
 import { layout } from '../../vault/layout.ts';
 import type { ObjectStore } from '../../vault/store.ts';
-import { newestIds, oldestBackupId, readManifest, recentNames } from '../catalog.ts';
+import { newestIds, readManifest, recentNames } from '../catalog.ts';
 import type { Manifest } from '../manifest.ts';
 import { readWalHeartbeat } from '../wal/heartbeat.ts';
 import { type ListedWal, VaultWal } from '../wal/listing.ts';
@@ -23,8 +23,7 @@ export async function measureResource(
 ): Promise<VaultPoint> {
   try {
     const recentIds = await recentNames(store, layout.manifests(resource.name), nowMs, signal);
-    const oldestId = recentIds.length === 0 ? undefined : await oldestBackupId(store, resource.name, signal);
-    const found = { vault: store.name, recentIds, oldestId };
+    const found = { vault: store.name, recentIds };
     let problem: VaultPoint['problem'];
     let tries = 0;
     for await (const id of newestIds(store, resource.name, recentIds, signal)) {
@@ -46,7 +45,7 @@ export async function measureResource(
   } catch (error) {
     if (signal?.aborted) throw error;
     const problem = { kind: 'vault' as const, message: messageOf(error) };
-    const nothing = { recentIds: [], oldestId: undefined, backup: undefined, recoveryPointMs: undefined };
+    const nothing = { recentIds: [], backup: undefined, recoveryPointMs: undefined };
     return { vault: store.name, ...nothing, problem };
   }
 }

@@ -114,8 +114,6 @@ export interface VaultPoint {
   readonly vault: string;
   /** Ids of its backups of the resource of the last 35 days (`RECENT_MS`), oldest first; of the time before, where there is none. */
   readonly recentIds: readonly string[];
-  /** Its oldest backup of the resource. */
-  readonly oldestId: string | undefined;
   /** The newest backup that can be used. */
   readonly backup: Manifest | undefined;
   /** The newest moment that can be recovered from this vault alone. */

@@ -10,6 +10,7 @@ import { judgeResource } from './judge.ts';
 import { judgeRetention } from './judge-retention.ts';
 import { measureResource } from './measure.ts';
 import type { Alert, CheckIntervals, ResourceStatus, Status, VaultStatus, WatchedResource } from './model.ts';
+import { OldestBackups } from './oldest.ts';
 import { judgeCare } from './vault-care.ts';
 
 export interface StatusOptions {
@@ -46,7 +47,10 @@ export async function measureStatus(options: StatusOptions): Promise<Status> {
   const nowMs = clock.now();
   const measured: ResourceStatus[] = [];
   const lacks = new Map<string, number>();
-  const oldest = new Map<string, string>();
+  const oldest = new OldestBackups(
+    resources.map(({ name }) => name),
+    signal,
+  );
   for (const resource of resources) {
     const answering = stores.filter(({ name }) => !problems.has(name));
     const points = await Promise.all(
@@ -61,15 +65,13 @@ export async function measureStatus(options: StatusOptions): Promise<Status> {
       survivors: new Set([...survivors].map(({ name }) => name)),
       regions: new Map(stores.map((store) => [store.name, store.region])),
       verification,
+      oldestId: verification ? undefined : await oldest.in(readable, resource.name),
       rtoMs: options.rtoMs,
       nowMs,
     });
     measured.push(judged.status);
     alerts.push(...judged.alerts);
     for (const [vault, number] of judged.lacks) lacks.set(vault, (lacks.get(vault) ?? 0) + number);
-    for (const { vault, oldestId: id } of points) {
-      if (id !== undefined && id < (oldest.get(vault) ?? '~')) oldest.set(vault, id);
-    }
   }
   if (stores.length > 0 && problems.size === stores.length) throw noVault(problems);
   const readable = stores.filter(({ name }) => !problems.has(name));
@@ -91,22 +93,18 @@ export async function measureStatus(options: StatusOptions): Promise<Status> {
   );
   const intervals = options.vaultCheck ?? { checkEveryMs: undefined, readEveryMs: undefined };
   alerts.unshift(...vaults.flatMap(vaultAlerts));
-  alerts.push(
-    ...vaults.flatMap(({ vault, care }) => judgeCare({ vault, care, intervals, oldestId: oldest.get(vault), nowMs })),
-  );
+  for (const { vault, care } of vaults) {
+    const checked = care?.check !== undefined && care.read !== undefined;
+    const oldestId = checked ? undefined : await oldest.in(readable.filter(({ name }) => name === vault));
+    alerts.push(...judgeCare({ vault, care, intervals, oldestId, nowMs }));
+  }
   for (const hold of holds.active) {
     const message = `nothing is deleted anywhere: hold ${hold.id} by ${hold.by} since ${hold.at}: ${hold.reason}`;
     alerts.push({ level: 'warning', message, next: 'When the incident is over: `dr hold clear`.' });
   }
-  const retention = judgeRetention({
-    everyMs: options.retentionEveryMs,
-    mark: await readRetentionMark(
-      stores.filter(({ name }) => !problems.has(name)),
-      signal,
-    ),
-    oldestId: measured.flatMap((each) => each.vaults.flatMap(({ oldestId }) => oldestId ?? [])).sort()[0],
-    nowMs,
-  });
+  const mark = await readRetentionMark(readable, signal);
+  const oldestId = mark?.done ? undefined : await oldest.in(readable);
+  const retention = judgeRetention({ everyMs: options.retentionEveryMs, mark, oldestId, nowMs });
   alerts.push(...retention.alerts);
   const ok = !alerts.some(({ level }) => level === 'broken');
   return {

@@ -86,8 +86,10 @@ test('the newest is found however old it is, and whatever the clock says', async
   const prefix = layout.manifests('uploads');
   expect(await recentNames(store, prefix, time.now())).toEqual([]);
   const [oldest, old, newer] = [await backup(4000 * day), await backup(700 * day), await backup(690 * day)];
-  expect(await recentNames(store, prefix, time.now())).toEqual([old.id, newer.id]);
+  expect(await recentNames(store, prefix, time.now() - 680 * day)).toEqual([old.id, newer.id]);
+  expect(await recentNames(store, prefix, time.now() - 400 * day)).toEqual([old.id, newer.id]);
   expect(await recentNames(store, prefix, time.now() - 3000 * day)).toEqual([old.id, newer.id]);
+  expect(await recentNames(store, prefix, time.now())).toEqual([oldest.id, old.id, newer.id]);
   expect(await recentNames(store, prefix, time.now() + 9000 * day)).toEqual([oldest.id, old.id, newer.id]);
   expect((await newestBackup(store, 'uploads'))?.id).toBe(newer.id);
   expect((await newestBackup(store, 'uploads', time.now() - 695 * day))?.id).toBe(old.id);
