@@ -107,11 +107,11 @@ class Plan {
       await this.#push(noteOf(path, codeOf(error), messageOf(error)));
       return;
     }
-    const names = split(list.names);
     const below: Array<{ readonly name: Buffer; readonly path: Buffer; readonly head: EntryHead }> = [];
-    for (let first = 0; first < names.length; first += CHUNK_ENTRIES) {
-      const chunk = names.slice(first, first + CHUNK_ENTRIES);
-      const facts = first === 0 ? list.facts : await this.#options.reader.look(absolute, joined(chunk));
+    let known: EntryFacts | undefined = list.facts;
+    for (const chunk of chunksOf(list.names)) {
+      const facts: EntryFacts = known ?? (await this.#options.reader.look(absolute, joined(chunk)));
+      known = undefined;
       await this.#chunk(absolute, path, chunk, facts, below);
       await this.#readBatch(absolute);
     }
@@ -267,14 +267,18 @@ function joined(names: readonly Buffer[]): Uint8Array {
 
 const separator = Buffer.from([0]);
 
-function split(names: Uint8Array): Buffer[] {
+/** The names of a list, CHUNK_ENTRIES at a time: there may be millions. */
+function* chunksOf(names: Uint8Array): Generator<Buffer[]> {
   const all = Buffer.from(names.buffer, names.byteOffset, names.byteLength);
-  const found: Buffer[] = [];
+  let chunk: Buffer[] = [];
   for (let at = 0; at < all.length; ) {
     const end = all.indexOf(0, at);
     const stop = end < 0 ? all.length : end;
-    found.push(all.subarray(at, stop));
+    chunk.push(all.subarray(at, stop));
     at = stop + 1;
+    if (chunk.length < CHUNK_ENTRIES) continue;
+    yield chunk;
+    chunk = [];
   }
-  return found;
+  if (chunk.length > 0) yield chunk;
 }

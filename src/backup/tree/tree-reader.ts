@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import { DrError } from '../../base/errors.ts';
 import type { EntryFacts, ListResult, ReadResult, TreeAnswer, TreeJob, TreeResult } from './tree-jobs.ts';
@@ -7,6 +8,7 @@ const MAX_THREADS = 2;
 /** A job that calls for another thread waited so long, and for this share of its time. */
 const SLOW_JOB_MS = 10;
 const SLOW_SHARE = 0.6;
+const CLOSE_MS = 1000;
 const READ_BUFFER_BYTES = 1280 * 1024;
 
 interface Pending {
@@ -55,7 +57,10 @@ export class TreeReader {
   /** Ends the threads; what they had not answered is rejected. */
   async close(): Promise<void> {
     this.#fail(new DrError('interrupted', 'the work was stopped'));
-    await Promise.all(this.#members.map(({ worker }) => worker.terminate()));
+    const ended = Promise.all(this.#members.map(({ worker }) => worker.terminate()));
+    // A thread that waits for a file server that does not answer ends when that call does: nobody waits for it.
+    for (const { worker } of this.#members) worker.unref();
+    await Promise.race([ended, delay(CLOSE_MS, undefined, { ref: false })]);
   }
 
   #submit(job: TreeJob, transfer: ArrayBuffer[] = []): Promise<TreeResult> {
@@ -87,7 +92,8 @@ export class TreeReader {
 
   #start(): Member {
     const file = import.meta.url.endsWith('.ts') ? './tree-worker.ts' : './tree-worker.js';
-    const resourceLimits = { maxYoungGenerationSizeMb: 2, maxOldGenerationSizeMb: 256 };
+    // The list of a directory with millions of files takes hundreds of megabytes.
+    const resourceLimits = { maxYoungGenerationSizeMb: 2, maxOldGenerationSizeMb: 1024 };
     const worker = new Worker(new URL(file, import.meta.url), { resourceLimits });
     const member: Member = { worker, pending: new Map() };
     worker.on('message', (answer: TreeAnswer) => this.#take(member, answer));

@@ -57,6 +57,9 @@ export async function packDirectory(options: WalkOptions): Promise<WalkResult> {
   await walk.root();
   const reader = new TreeReader();
   const queue = new BoundedQueue<TreeUnit>(AHEAD);
+  // Also while a thread waits for a disk.
+  const stop = () => void reader.close();
+  signal?.addEventListener('abort', stop);
   const planned = planTree({ root, exclude, previous, reader, queue, proven });
   try {
     for await (const units of queue.batches()) {
@@ -66,7 +69,11 @@ export async function packDirectory(options: WalkOptions): Promise<WalkResult> {
         queue.release(weightOf(unit));
       }
     }
+  } catch (error) {
+    signal?.throwIfAborted();
+    throw error;
   } finally {
+    signal?.removeEventListener('abort', stop);
     queue.cancel();
     await reader.close();
     await planned;
