@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { createHash, type Hash, hash } from 'node:crypto';
 import { DrError, messageOf } from '../base/errors.ts';
 import { readExtents, writeExtents } from './extent-text.ts';
 
@@ -204,9 +204,10 @@ function safePath(path: Buffer): Buffer {
  * (skip, length), and the size; numbers as 8 bytes.
  */
 export function treeChecksum(extents: readonly Extent[], size: number): Buffer {
-  const hash = createHash('sha256');
-  // Gathered: a large file may have hundreds of thousands of extents, and each call of `update` costs more than what it hashes.
+  // Gathered: a large file may have hundreds of thousands of extents, and each call of `update` costs more than what it hashes. A small
+  // one needs no hash object, which costs more than all of its content.
   const bytes = Buffer.allocUnsafe(64 * Math.min(extents.length + 1, 1024));
+  let gathered: Hash | undefined;
   let used = 0;
   const number = (value: number) => {
     used = bytes.writeUInt32BE(Math.floor(value / 0x1_0000_0000), used);
@@ -221,9 +222,11 @@ export function treeChecksum(extents: readonly Extent[], size: number): Buffer {
       number(extent.length);
     }
     if (used <= bytes.length - 64) continue;
-    hash.update(bytes.subarray(0, used));
+    gathered ??= createHash('sha256');
+    gathered.update(bytes.subarray(0, used));
     used = 0;
   }
   number(size);
-  return hash.update(bytes.subarray(0, used)).digest();
+  const rest = bytes.subarray(0, used);
+  return gathered ? gathered.update(rest).digest() : hash('sha256', rest, 'buffer');
 }

@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import type { DataKey } from '../vault/keys.ts';
 import { layout } from '../vault/layout.ts';
 import type { Mirror } from '../vault/mirror.ts';
@@ -66,19 +66,19 @@ export class IndexWriter {
    * digests prove equal content; a large file whose content lies in other pieces gives another one.
    */
   get contentDigest(): string {
-    return createHash('sha256').update(this.#content).digest('hex');
+    return hash('sha256', this.#content, 'hex');
   }
 
   #addContent(entry: IndexEntry): void {
-    const { type, mode, uid, gid, size } = entry;
-    const hash = createHash('sha256').update(`${type} ${mode} ${uid} ${gid} ${size} ${entry.path.length}\n`);
-    hash
-      .update(entry.path)
-      .update(entry.checksum ?? '')
-      .update(entry.target ?? '');
-    for (const { name, value } of entry.attributes ?? [])
-      hash.update(`${name.length} ${value.length}\n`).update(name).update(value);
-    const digest = hash.digest();
+    const { type, mode, uid, gid, size, path, checksum, target, attributes = [] } = entry;
+    const pieces = [Buffer.from(`${type} ${mode} ${uid} ${gid} ${size} ${path.length}\n`), path];
+    if (checksum) pieces.push(checksum);
+    if (target) pieces.push(target);
+    for (const { name, value } of attributes) {
+      pieces.push(Buffer.from(`${name.length} ${value.length}\n`), name, value);
+    }
+    // In one call: a hash object a file would cost more than the rest of its entry.
+    const digest = hash('sha256', Buffer.concat(pieces), 'buffer');
     for (let i = 0; i < 32; i++) this.#content[i] = (this.#content[i] ?? 0) ^ (digest[i] ?? 0);
   }
 
