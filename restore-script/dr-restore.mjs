@@ -441,7 +441,7 @@ function attributesOf(absolute, xa) {
 function keepAttributes(file, extended) {
   fs.writeFileSync(file, Buffer.concat(extended), { mode: 0o600 });
   console.error(
-    `Note: extended attributes (ACLs are some) of ${extended.length} entries are not set yet. The program setfattr (package attr) does it, as root:\n  setfattr -h --restore=${file}`,
+    `Note: extended attributes (ACLs are some) of ${extended.length === 1 ? 'one entry' : `${extended.length} entries`} are not set yet. The program setfattr (package attr) does it, as root:\n  setfattr -h --restore=${file}`,
   );
 }
 
