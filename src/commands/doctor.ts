@@ -23,6 +23,7 @@ import { type Look, openLooks, quietLog } from './doctor-looks.ts';
 import { examineVaults } from './doctor-vaults.ts';
 import type { DoctorOptions } from './options.ts';
 import { configuredResources } from './resources.ts';
+import { trafficPorts } from './traffic-ports.ts';
 
 /** `dr doctor`: looks at everything the configuration names, all at once, each within its time; changes nothing in production. */
 export async function run(given: CommandContext, _options: DoctorOptions): Promise<CommandResult> {
@@ -244,7 +245,7 @@ function fromElsewhere(findings: readonly Finding[]): readonly Finding[] {
 function trafficAreas({ context, config, look }: Patient): Promise<Area>[] {
   return Object.values(config.traffic).map((traffic) =>
     look(`traffic ${traffic.name}`, async (signal) => {
-      const driver = openTraffic(traffic, context.log);
+      const driver = openTraffic(traffic, context.log, {}, trafficPorts(context));
       try {
         const findings = await driver.doctor(signal);
         return findings.map(({ ok, what, next, severity }): Finding => {

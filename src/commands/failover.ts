@@ -33,6 +33,7 @@ import { currentHolder, describeHolder } from '../vault/lease-holder.ts';
 import type { CommandContext, CommandResult } from './context.ts';
 import type { At, FailoverOptions } from './options.ts';
 import { createRunView, type Forecast } from './run-view.ts';
+import { trafficPorts } from './traffic-ports.ts';
 import { openWorld, type World } from './world.ts';
 
 /** `dr failover`, `dr switchover`, `dr failback`: plans, drills or executes their runbooks. */
@@ -260,7 +261,7 @@ function openDrivers(context: CommandContext, world: World): AsyncDisposable & {
         throw new DrError('not-found', `the configuration has no traffic "${name}"`, {
           where: world.config.source.path,
         });
-      const driver = drivers.get(name) ?? openTraffic(config, context.log);
+      const driver = drivers.get(name) ?? openTraffic(config, context.log, {}, trafficPorts(context));
       drivers.set(name, driver);
       return driver;
     },

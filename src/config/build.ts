@@ -11,6 +11,7 @@ import type {
   DirectoryConfig,
   KeepRules,
   NotificationConfig,
+  RouteConfig,
   SwitchConfig,
   TrafficConfig,
   TriggerConfig,
@@ -156,7 +157,13 @@ function buildTraffic(name: string, traffic: Section<'traffic'>): TrafficConfig 
   return { name, driver: buildDriver(traffic), endpoints: traffic.endpoints, resolvers: traffic.resolvers };
 }
 
-function buildDriver({ route53, rfc2136, health }: Section<'traffic'>): TrafficConfig['driver'] {
+function buildDriver({
+  route53,
+  rfc2136,
+  health,
+  httpRoute,
+  virtualService,
+}: Section<'traffic'>): TrafficConfig['driver'] {
   if (route53) {
     const { zone, ttl: ttlSeconds, record, endpoint, nameservers, credentials, ...rest } = route53;
     const id = zone.replace('/hostedzone/', '');
@@ -182,7 +189,16 @@ function buildDriver({ route53, rfc2136, health }: Section<'traffic'>): TrafficC
     const { type, primary, nameservers } = health;
     return { kind: 'health', record: plain(health.record), type, primary, switches, nameservers };
   }
+  if (httpRoute) return buildRoute('httpRoute', httpRoute);
+  if (virtualService) return buildRoute('virtualService', virtualService);
   throw new DrError('internal', 'a traffic entry without a driver passed the check of the shape');
+}
+
+function buildRoute(
+  kind: RouteConfig['kind'],
+  { cluster, namespace, name, rule }: NonNullable<Section<'traffic'>['httpRoute']>,
+): RouteConfig {
+  return { kind, cluster: { kubeconfig: cluster.kubeconfig, context: cluster.context }, namespace, name, rule };
 }
 
 function plain(record: string): string {

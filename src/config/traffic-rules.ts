@@ -1,7 +1,7 @@
 import { formatDuration } from '../base/units.ts';
 import { type Findings, type KeyPath, suggestion } from './problems.ts';
 import { isHostName, wrongRecordValue } from './scalars.ts';
-import type { Config, HealthConfig, Rfc2136Config, Route53Config, TrafficConfig } from './types.ts';
+import type { Config, HealthConfig, Rfc2136Config, Route53Config, RouteConfig, TrafficConfig } from './types.ts';
 
 /** What no single value of a traffic entry shows: sites that must exist, values that must fit the type, forms that need each other. */
 export function checkTraffic(config: Config, findings: Findings): void {
@@ -11,6 +11,19 @@ export function checkTraffic(config: Config, findings: Findings): void {
     const { name, driver, endpoints } = entry;
     const path = ['traffic', name];
     const inDriver = [...path, driver.kind];
+    for (const [site, value] of Object.entries(endpoints)) {
+      if (!sites.includes(site))
+        wrong([...path, 'endpoints', site], `there is no site "${site}"${suggestion(site, sites)}`);
+      const reason = isRoute(driver) ? wrongBackend(value) : wrongRecordValue(driver.type, value);
+      if (reason !== undefined) wrong([...path, 'endpoints', site], reason);
+    }
+    const missing = sites.filter((site) => !Object.hasOwn(endpoints, site));
+    if (missing.length > 0)
+      doubtful([...path, 'endpoints'], `has no endpoint for ${missing.join(', ')}: traffic cannot be redirected there`);
+    if (isRoute(driver)) {
+      checkRoute(driver, entry, inDriver, findings);
+      continue;
+    }
     if (!isHostName(driver.record))
       wrong([...inDriver, 'record'], 'is no host name: write for example orders.example.com');
     if (driver.kind !== 'health' && driver.ttlSeconds > 60) {
@@ -19,15 +32,6 @@ export function checkTraffic(config: Config, findings: Findings): void {
         `clients may keep the old address for ${formatDuration(driver.ttlSeconds * 1000)} after a failover; 60 or less is better`,
       );
     }
-    for (const [site, value] of Object.entries(endpoints)) {
-      if (!sites.includes(site))
-        wrong([...path, 'endpoints', site], `there is no site "${site}"${suggestion(site, sites)}`);
-      const reason = wrongRecordValue(driver.type, value);
-      if (reason !== undefined) wrong([...path, 'endpoints', site], reason);
-    }
-    const missing = sites.filter((site) => !Object.hasOwn(endpoints, site));
-    if (missing.length > 0)
-      doubtful([...path, 'endpoints'], `has no endpoint for ${missing.join(', ')}: traffic cannot be redirected there`);
     if (driver.kind === 'route53') checkRoute53(driver, entry, inDriver, findings);
     else if (driver.kind === 'rfc2136') checkRfc2136(driver, inDriver, findings);
     else checkHealth(driver, entry, inDriver, findings);
@@ -94,6 +98,34 @@ function checkHealth(
   }
 }
 
+function isRoute(driver: TrafficConfig['driver']): driver is RouteConfig {
+  return driver.kind === 'httpRoute' || driver.kind === 'virtualService';
+}
+
+/** Names of objects are subdomains (RFC 1123); a namespace is one label. */
+const objectName = /^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$/;
+
+function checkRoute(
+  driver: RouteConfig,
+  { name, endpoints, resolvers }: TrafficConfig,
+  path: KeyPath,
+  { wrong, doubtful }: Findings,
+): void {
+  checkDistinct(name, endpoints, wrong);
+  if (!/^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/.test(driver.namespace))
+    wrong([...path, 'namespace'], 'is no name of a namespace: lower case letters, digits and "-"');
+  if (!objectName.test(driver.name))
+    wrong([...path, 'name'], 'is no name of an object: lower case letters, digits, "-" and "."');
+  if (resolvers !== undefined)
+    doubtful(['traffic', name, 'resolvers'], `is not used: clients of a route find it without DNS of dr`);
+}
+
+/** Why this is no backend: a name, with its namespace or subset before or after a slash. */
+function wrongBackend(value: string): string | undefined {
+  if (value.split('/').every((part) => objectName.test(part)) && value.split('/').length <= 2) return undefined;
+  return 'is no name of a backend: write for example orders-west';
+}
+
 /** Which site gets traffic is told by the value: two sites with one value cannot be told apart. */
 function checkDistinct(name: string, endpoints: TrafficConfig['endpoints'], wrong: Findings['wrong']): void {
   const taken = new Map<string, string>();
@@ -108,10 +140,16 @@ function checkDistinct(name: string, endpoints: TrafficConfig['endpoints'], wron
 function checkRivals(config: Config, { wrong }: Findings): void {
   const taken = new Map<string, string>();
   for (const { name, driver } of Object.values(config.traffic)) {
-    const key = `${driver.record.toLowerCase()} ${driver.type}`;
+    const { key, last } = isRoute(driver)
+      ? { key: keyOf(driver), last: 'name' }
+      : { key: `${driver.record.toLowerCase()} ${driver.type}`, last: 'record' };
     const other = taken.get(key);
     if (other !== undefined)
-      wrong(['traffic', name, driver.kind, 'record'], `is redirected by traffic.${other} too: one name has one entry`);
+      wrong(['traffic', name, driver.kind, last], `is redirected by traffic.${other} too: one name has one entry`);
     else taken.set(key, name);
   }
+}
+
+function keyOf({ kind, cluster, namespace, name, rule }: RouteConfig): string {
+  return JSON.stringify([kind, cluster.kubeconfig, cluster.context, namespace, name, rule]);
 }

@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import {
+  absolutePath,
   duration,
   flag,
   httpUrl,
@@ -107,23 +108,65 @@ const health = z
     'The name is a failover record whose health check reads a document: dr changes the document, never DNS (docs/traffic.md).',
   );
 
+const drivers = ['route53', 'rfc2136', 'health', 'httpRoute', 'virtualService'] as const;
+
+/** How to reach the API server of a cluster. */
+const clusterAccess = z
+  .strictObject({
+    kubeconfig: absolutePath()
+      .optional()
+      .describe('Path of the kubeconfig; default: KUBECONFIG, ~/.kube/config, or the service account of the pod.'),
+    context: someText('the name of a context').optional().describe('Default: the current context of the kubeconfig.'),
+  })
+  .prefault({});
+
+const route = (kind: string, rule: string, described: string) =>
+  z
+    .strictObject({
+      cluster: clusterAccess.describe(`The cluster that holds the ${kind}.`),
+      namespace: someText('the name of a namespace').describe(`Namespace of the ${kind}.`),
+      name: someText(`the name of the ${kind}`).describe(`Name of the ${kind}.`),
+      rule: someText('the name or number of a rule').optional().describe(rule),
+    })
+    .optional()
+    .describe(described);
+
+const httpRoute = route(
+  'HTTPRoute',
+  'Name of the rule whose weights are changed, or its number in the list ("0" is the first); needed where there are several.',
+  'Traffic is divided by the weights of a Gateway API HTTPRoute (gateway.networking.k8s.io/v1): endpoints are names of backends.',
+);
+
+const virtualService = route(
+  'VirtualService',
+  'Name of the HTTP route whose weights are changed, or its number in the list ("0" is the first); needed where there are several.',
+  'Traffic is divided by the weights of an Istio VirtualService (networking.istio.io/v1): endpoints are hosts of destinations.',
+);
+
 export const traffic = z
   .strictObject({
     route53,
     rfc2136,
     health,
+    httpRoute,
+    virtualService,
     endpoints: z
-      .record(name(), someText('an address or host name'))
-      .describe('What the name points to when a site is active, by site.'),
+      .record(name(), someText('an address, host name or backend'))
+      .describe(
+        'What the name points to when a site is active, by site: an address or host name; of a route, the name of its backend.',
+      ),
     resolvers: servers(
       'Recursive resolvers to watch after a change, host or host:port; default: those of this machine.',
     ),
   })
   .superRefine((entry, context) => {
-    const named = (['route53', 'rfc2136', 'health'] as const).filter((driver) => entry[driver] !== undefined);
+    const named = drivers.filter((driver) => entry[driver] !== undefined);
     if (named.length === 1) return;
     const found = named.length === 0 ? 'says not where the name is kept' : `says ${named.join(' and ')}`;
-    context.addIssue({ code: 'custom', message: `${found}: write one of route53, rfc2136 and health` });
+    context.addIssue({
+      code: 'custom',
+      message: `${found}: write one of ${drivers.slice(0, -1).join(', ')} and ${drivers.at(-1)}`,
+    });
   });
 
 /** Defaults: an error rate above 5 % over 5 min, a p95 above 2000 ms over 5 min, 3 failed health checks in 2 min. */

@@ -132,7 +132,7 @@ export interface DirectoryConfig {
 /** A name that clients use, and where it leads when a site is active. */
 export interface TrafficConfig {
   readonly name: string;
-  readonly driver: Route53Config | Rfc2136Config | HealthConfig;
+  readonly driver: Route53Config | Rfc2136Config | HealthConfig | RouteConfig;
   /** By site. */
   readonly endpoints: Readonly<Record<string, string>>;
   /** Recursive resolvers to watch (`host` or `host:port`); default: those of this machine. */
@@ -186,6 +186,24 @@ export interface HealthConfig {
   readonly switches: readonly SwitchConfig[];
   /** Authoritative servers to ask (`host` or `host:port`); default: found by the resolvers. */
   readonly nameservers: readonly string[] | undefined;
+}
+
+/** A route inside a cluster whose weights divide the traffic between backends. */
+export interface RouteConfig {
+  readonly kind: 'httpRoute' | 'virtualService';
+  readonly cluster: ClusterAccess;
+  readonly namespace: string;
+  readonly name: string;
+  /** Name of a rule, or its number in the list from 0 on; undefined = the only one. */
+  readonly rule: string | undefined;
+}
+
+/** How to reach the API server of a cluster. */
+export interface ClusterAccess {
+  /** Path of the kubeconfig; undefined = KUBECONFIG, `~/.kube/config`, or the service account of the pod. */
+  readonly kubeconfig: string | undefined;
+  /** Undefined = the current context of the kubeconfig. */
+  readonly context: string | undefined;
 }
 
 export interface SwitchConfig {

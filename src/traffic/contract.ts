@@ -72,7 +72,7 @@ export interface LastWritten {
  * longer the one that `replaces` names: somebody else wrote), `refused` (an empty value, a share that the driver cannot give).
  */
 export interface TrafficDriver {
-  readonly kind: 'route53' | 'rfc2136' | 'health' | 'memory';
+  readonly kind: 'route53' | 'rfc2136' | 'health' | 'httpRoute' | 'virtualService' | 'memory';
   /** What it acts on, for plans: `route53 zone Z123 record orders.example.com A`. */
   readonly target: string;
   /** `gradual`: `shift` takes every percentage. `whole`: the name has one answer for all, so it can only be switched. */

@@ -77,6 +77,8 @@ function sentenceOf(resolvers: readonly ResolverAnswer[], behind: readonly Resol
   const seconds = Math.ceil(leftMs / 1000);
   const rest =
     seconds === 0 ? 'the old TTL is over' : `clients may be sent to the old place for up to ${seconds} s more`;
+  // Weights of a route reach clients without any resolver.
+  if (resolvers.length === 0) return rest;
   const heard = resolvers.filter(({ error, values }) => error === undefined && values.length > 0);
   if (behind.length > 0) {
     const shown = behind.map(

@@ -6,6 +6,8 @@ export interface Wait {
   /** What is waited for, at the beginning of a sentence: `change C12`. */
   readonly what: string;
   readonly target: string;
+  /** Who has to follow; default `all name servers`. */
+  readonly on?: string;
   /** What to do when it takes too long, as one sentence. */
   readonly next: string;
   readonly clock: Clock;
@@ -31,7 +33,7 @@ export async function waitUntilVisible(look: () => Promise<string | undefined>, 
   const late = (cause?: unknown) =>
     new DrError(
       'unreachable',
-      `${wait.what} is not visible on all name servers after ${formatDuration(clock.now() - startedMs)}: ${state}`,
+      `${wait.what} is not visible on ${wait.on ?? 'all name servers'} after ${formatDuration(clock.now() - startedMs)}: ${state}`,
       { where: wait.target, next: wait.next, cause },
     );
   // A server that is slow or away for a while says nothing about the change: keep asking until the deadline.

@@ -17,6 +17,8 @@ const rfc2136 =
 const health =
   'health: { record: orders.example.com, primary: east, switches: [{ url: "s3://acme-switch/active/orders", region: eu-central-1 }] }';
 
+const httpRoute = 'httpRoute: { cluster: { context: hub }, namespace: shop, name: orders, rule: all }';
+
 /** The example with another driver and other entries: what it comes to, or what is wrong with it. */
 function read(driver: string, edit: (text: string) => string = (text) => text) {
   const text = edit(exampleText(publicKey).replace(route53, () => driver));
@@ -48,6 +50,29 @@ describe('a traffic entry', () => {
       endpoints: { east: '192.0.2.10', west: '198.51.100.10' },
       resolvers: undefined,
     });
+  });
+
+  it.each(['httpRoute', 'virtualService'] as const)('of a %s, whose endpoints are backends', (kind) => {
+    const names = (text: string) => text.replace(endpoints, 'endpoints: { east: orders-east, west: shop/orders-west }');
+    const { traffic, warnings, problems } = read(httpRoute.replace('httpRoute', kind), names);
+    expect({ warnings, problems }).toEqual({ warnings: [], problems: [] });
+    expect(traffic).toMatchObject({
+      driver: {
+        kind,
+        cluster: { kubeconfig: undefined, context: 'hub' },
+        namespace: 'shop',
+        name: 'orders',
+        rule: 'all',
+      },
+      endpoints: { east: 'orders-east', west: 'shop/orders-west' },
+    });
+    const wrong = (value: string) =>
+      read(httpRoute, (text) => names(text).replace('orders-east', value)).problems.join();
+    expect(wrong('Orders')).toContain('endpoints.east: is no name of a backend');
+    expect(wrong('shop/orders-west')).toContain('endpoints.west: is the endpoint of east too');
+    const twin = `twin: { ${httpRoute}, endpoints: { east: a, west: b } }`;
+    const twice = read(httpRoute, (text) => names(text).replace('traffic:\n', `traffic:\n  ${twin}\n`));
+    expect(twice.problems.join()).toContain('httpRoute.name: is redirected by traffic.twin too');
   });
 
   it('of a health switch, with its defaults', () => {
@@ -85,7 +110,11 @@ describe('a traffic entry', () => {
   });
 
   it.each<[string, string, string]>([
-    ['no driver', '', 'traffic.orders: says not where the name is kept: write one of route53, rfc2136 and health'],
+    [
+      'no driver',
+      '',
+      'traffic.orders: says not where the name is kept: write one of route53, rfc2136, health, httpRoute and',
+    ],
     ['two drivers', `${route53}, ${rfc2136}`, 'traffic.orders: says route53 and rfc2136: write one of'],
     [
       'a record of another zone',
@@ -127,6 +156,8 @@ describe('a traffic entry', () => {
       route53.replace('ttl: 30', 'ttl: 30, routing: weighted, setIdentifiers: { east: west }'),
       'gives two sites one identifier',
     ],
+    ['a namespace that is none', httpRoute.replace('shop', 'Shop'), 'httpRoute.namespace: is no name of a namespace'],
+    ['a rule by a bare number', httpRoute.replace('rule: all', 'rule: 0'), 'must be the name or number of a rule'],
     ['an unknown key', rfc2136.replace('secret:', 'sceret:'), 'unknown key; did you mean secret?'],
   ])('is refused with %s', (_, driver, reason) => {
     const found = read(driver, (text) => text.replace('{ ,', '{').replace('{  ,', '{'));

@@ -12,6 +12,8 @@ export type ApiFault =
   | { readonly kind: 'lose-reply' }
   /** Answers in words of its own, as a proxy does. */
   | { readonly kind: 'proxy'; readonly code: number; readonly text: string }
+  /** Something happens first, then the normal answer. */
+  | { readonly kind: 'before'; readonly act: () => unknown }
   /** Begins a watch and then says nothing, for ever. */
   | { readonly kind: 'stall' };
 
@@ -30,6 +32,11 @@ export class Faults {
     const matches = (attempt: Attempt) =>
       (verb === '*' || attempt.verb === verb) && (resource === undefined || attempt.resource === resource);
     this.#rules.push({ matches, fault, left: times });
+  }
+
+  /** Before the next matching request is looked at, this happens. */
+  before(verb: string, act: () => unknown): void {
+    this.next(verb, { kind: 'before', act });
   }
 
   always(verb: string, fault: ApiFault, resource?: string): void {

@@ -41,6 +41,8 @@ export class KubernetesServer implements AsyncDisposable {
   readonly missing = new Set<string>();
   /** What was asked, in order: `list /api/v1/pods?limit=500`. */
   readonly calls: string[] = [];
+  /** On 127.0.0.1; kept while the server is stopped. */
+  port = 0;
   /** Connections that were opened. */
   connections = 0;
   readonly #options: KubernetesServerOptions;
@@ -61,20 +63,17 @@ export class KubernetesServer implements AsyncDisposable {
 
   static async start(options: KubernetesServerOptions = {}): Promise<KubernetesServer> {
     const server = new KubernetesServer(options);
-    await server.listen(0);
+    await server.listen();
     server.#bookmarks = setInterval(() => server.objects.history.bookmark(), options.bookmarkMs ?? 60_000).unref();
     return server;
   }
 
-  async listen(port: number): Promise<void> {
+  async listen(port = this.port): Promise<void> {
     await new Promise<void>((resolve, reject) => {
       this.#server.once('error', reject);
       this.#server.listen(port, '127.0.0.1', resolve);
     });
-  }
-
-  get port(): number {
-    return (this.#server.address() as AddressInfo).port;
+    this.port = (this.#server.address() as AddressInfo).port;
   }
 
   get url(): string {
@@ -130,6 +129,9 @@ export class KubernetesServer implements AsyncDisposable {
       const body = await bodyOf(request);
       const fault = this.faults.take(attempt);
       switch (fault?.kind) {
+        case 'before':
+          await fault.act();
+          break;
         case 'hang':
           return;
         case 'drop':
