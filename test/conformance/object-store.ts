@@ -1,7 +1,9 @@
 import { randomBytes } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { during } from '../../src/base/activity.ts';
 import { DrError } from '../../src/base/errors.ts';
-import type { ObjectStore } from '../../src/vault/store.ts';
+import type { ObjectStore, Operation } from '../../src/vault/store.ts';
+import { totalUsage } from '../../src/vault/usage.ts';
 
 /** A store for one run of the suite, empty, and how to clean up after it. */
 export interface StoreUnderTest {
@@ -269,6 +271,24 @@ export function objectStoreConformance(
       expect(store.stats.bytesIn - before.bytesIn).toBe(100);
       expect(store.stats.requests.create).toBe(before.requests.create + 1);
       expect(store.stats.requests.read).toBe(before.requests.read + 1);
+    });
+
+    it('counts what was done for what', async () => {
+      await during('the test', async () => {
+        await store.create('purpose/x', Buffer.alloc(1000));
+        await Promise.all([store.read('purpose/x'), store.stat('purpose/x'), collect(store.list('purpose/'))]);
+        await during('something else', () => store.overwrite('purpose/y', Buffer.alloc(7)));
+        await store.delete(['purpose/x', 'purpose/y']);
+      });
+      const requests = { PUT: 1, GET: 2, LIST: 1, DELETE: 1 };
+      expect(store.stats.byActivity.get('the test')).toEqual({ requests, bytesIn: 1000, bytesOut: 1000 });
+      expect(store.stats.byActivity.get('something else')).toMatchObject({ requests: { PUT: 1 }, bytesOut: 7 });
+      const total = totalUsage(store.stats);
+      const sum = (operation: Operation) =>
+        [...store.stats.byActivity.values()].reduce((all, usage) => all + usage.requests[operation], 0);
+      for (const operation of ['PUT', 'GET', 'LIST', 'DELETE'] as const) {
+        expect(sum(operation)).toBe(total.requests[operation]);
+      }
     });
   });
 }
