@@ -98,7 +98,8 @@ function checkHealth(
   }
 }
 
-function isRoute(driver: TrafficConfig['driver']): driver is RouteConfig {
+/** True for a route inside a cluster: its endpoints are names of backends, which mean nothing outside. */
+export function isRoute(driver: TrafficConfig['driver']): driver is RouteConfig {
   return driver.kind === 'httpRoute' || driver.kind === 'virtualService';
 }
 

@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { printableUrl } from '../base/redact.ts';
 import { formatDuration } from '../base/units.ts';
+import { isRoute } from '../config/traffic-rules.ts';
 import { defineStep, runModes, type StepContext } from './contract.ts';
 import { databaseUrl } from './places.ts';
 
@@ -92,9 +93,9 @@ function endpoints(context: StepContext): Array<Promise<Witness>> {
       return { what: `endpoint ${printableUrl(url)}`, alive: probe.status !== undefined, detail: probe.detail };
     });
   }
-  return Object.values(world.config.traffic).flatMap(({ endpoints: places }) => {
+  return Object.values(world.config.traffic).flatMap(({ driver, endpoints: places }) => {
     const host = places[run.from];
-    return host === undefined
+    return host === undefined || isRoute(driver)
       ? []
       : [443, 80].map(async (port) => {
           const probe = await world.probes.tcp(host, port, signal);
