@@ -59,8 +59,11 @@ export class TreeReader {
     this.#fail(new DrError('interrupted', 'the work was stopped'));
     const ended = Promise.all(this.#members.map(({ worker }) => worker.terminate()));
     // A thread that waits for a file server that does not answer ends when that call does: nobody waits for it.
+    const waited = new AbortController();
+    const tooLong = delay(CLOSE_MS, undefined, { signal: waited.signal }).catch(() => {});
+    await Promise.race([ended, tooLong]);
+    waited.abort();
     for (const { worker } of this.#members) worker.unref();
-    await Promise.race([ended, delay(CLOSE_MS, undefined, { ref: false })]);
   }
 
   #submit(job: TreeJob, transfer: ArrayBuffer[] = []): Promise<TreeResult> {

@@ -1,6 +1,8 @@
+import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { linkSync, mkdirSync, readdirSync, readFileSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
+import { pathToFileURL } from 'node:url';
 import { afterAll, afterEach, beforeAll, expect, test, vi } from 'vitest';
 import { PackWriter } from '../../../src/backup/pack-writer.ts';
 import { restoreBackup } from '../../../src/backup/restore.ts';
@@ -8,6 +10,7 @@ import { takeDirectoryBackup } from '../../../src/backup/take-directory.ts';
 import { unpackStat } from '../../../src/backup/tree/entry-stat.ts';
 import { Outcome } from '../../../src/backup/tree/tree-jobs.ts';
 import { TreeReader } from '../../../src/backup/tree/tree-reader.ts';
+import { nodeBinary } from '../../harness/process.ts';
 import { tempDir } from '../../harness/temp.ts';
 import { backupWorld } from '../fixture.ts';
 
@@ -132,4 +135,22 @@ test('files that are read ahead: whole, gone, grown, links, folders, endless one
     await reader.close();
   }
   await expect(reader.list(Buffer.from(root))).rejects.toMatchObject({ kind: 'interrupted' });
+});
+
+test('a process that only backs up ends by itself when it is done, not before', async () => {
+  const module = pathToFileURL(path.resolve('src/backup/tree/tree-reader.ts')).href;
+  const root = await tempDir('alone');
+  writeFileSync(path.join(root, 'file'), 'x');
+  const script = `const { TreeReader } = await import(${JSON.stringify(module)});
+    const reader = new TreeReader();
+    const { names } = await reader.list(Buffer.from(${JSON.stringify(root)}));
+    await reader.close();
+    console.log(Buffer.from(names).toString());`;
+  const begunMs = Date.now();
+  const file = path.join(await tempDir('script'), 'script.mjs');
+  writeFileSync(file, script);
+  const output = execFileSync(nodeBinary, [file], { encoding: 'utf8' });
+  expect(output).toBe('file\n');
+  // Nothing keeps it alive either; a second is what closing waits for a thread that hangs, and starting takes some of it.
+  expect(Date.now() - begunMs).toBeLessThan(10_000);
 });
