@@ -11,6 +11,8 @@ export interface Command {
   readonly args: readonly string[];
   readonly env?: Readonly<Record<string, string>>;
   readonly user?: { readonly uid: number; readonly gid: number } | undefined;
+  /** Exit codes that are no failure of the measurement; default 0. */
+  readonly codes?: readonly number[];
 }
 
 /** One measured run. */
@@ -48,7 +50,8 @@ export async function measure(command: Command, written: string, sync = syncTree
   for (const stream of [child.stdout, child.stderr]) stream.on('data', (text) => (output += text));
   const code = await new Promise<number | null>((resolve) => child.once('close', resolve));
   clearInterval(timer);
-  if (code !== 0) throw new Error(`${command.program} ${command.args.join(' ')} ended with ${code}:\n${output}`);
+  if (!(command.codes ?? [0]).includes(code ?? -1))
+    throw new Error(`${command.program} ${command.args.join(' ')} ended with ${code}:\n${output}`);
   await sync(written);
   const seconds = (performance.now() - began) / 1000;
   const [user = 0, system = 0] = readFileSync(timesFile, 'utf8').trim().split(' ').map(Number);

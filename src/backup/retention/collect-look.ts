@@ -6,7 +6,15 @@ import { layout } from '../../vault/layout.ts';
 import type { ObjectStore } from '../../vault/store.ts';
 import { listVerificationIds, readVerification, type Verification } from '../verified.ts';
 import type { Needs } from './collect-check.ts';
-import { doubt, everyBackup, type SurveyedBackup, surveyVault, unionOf, type VaultSurvey } from './collect-survey.ts';
+import {
+  doubt,
+  everyBackup,
+  type SeenManifests,
+  type SurveyedBackup,
+  surveyVault,
+  unionOf,
+  type VaultSurvey,
+} from './collect-survey.ts';
 import { readHolds, whyHeld } from './holds.ts';
 import {
   BASELINE_MS,
@@ -71,18 +79,21 @@ export async function lookAround(options: RetentionOptions, known?: Look): Promi
   const held = whyHeld(await readHolds(stores, signal));
   const surveys = new Map<ObjectStore, VaultSurvey | { error: unknown }>();
   const arrivals = new Map<ObjectStore, Arrivals>();
-  for (const store of stores) {
-    const others = [...surveys.values()].filter((survey) => 'backups' in survey);
+  const seen: SeenManifests = new Map();
+  const look = async (store: ObjectStore): Promise<VaultSurvey | { error: unknown }> => {
     const before = known?.vaults.find((state) => state.store === store)?.survey;
     try {
-      const survey = await surveyVault(store, signal, before, others);
+      const survey = await surveyVault(store, signal, before, seen);
       arrivals.set(store, await arrivalsOf(survey, clock.now(), signal));
-      surveys.set(store, survey);
+      return survey;
     } catch (error) {
       if (signal?.aborted) throw error;
-      surveys.set(store, { error });
+      return { error };
     }
-  }
+  };
+  // All at once: they share what they have taken apart.
+  const looks = await Promise.all(stores.map(async (store) => [store, await look(store)] as const));
+  for (const [store, survey] of looks) surveys.set(store, survey);
   const whole = [...surveys.values()].filter((survey) => 'backups' in survey);
   const notes: string[] = [];
   const reports = await readReports(whole, known?.reports, notes, signal);

@@ -14,8 +14,6 @@ export interface SurveyedBackup {
   readonly recoveryPointMs: number;
   readonly finishedAtMs: number;
   readonly storedBytes: number;
-  /** SHA-256 of the manifest as stored: copies in other vaults that have the same one need not be decoded again. */
-  readonly digest?: string;
   /** Which parts it needs, by the backup that wrote them. */
   readonly parts: PartUse;
   readonly keyIds: readonly string[];
@@ -27,6 +25,9 @@ export interface SurveyedBackup {
 
 /** Parts by the backup that wrote them; a number n stands for the parts 0 to n-1. */
 export type PartUse = ReadonlyMap<string, number | ReadonlySet<number>>;
+
+/** By the SHA-256 of the manifest as stored. */
+export type SeenManifests = Map<string, SurveyedBackup>;
 
 /** All manifests of one vault. */
 export interface VaultSurvey {
@@ -43,14 +44,14 @@ export interface VaultSurvey {
 }
 
 /**
- * Reads every manifest of a vault, except those that `known` (an earlier survey of the same vault) has: they never change. One that is byte
- * for byte the same as in `others` (surveys of other vaults) is read, but not taken apart once more.
+ * Reads every manifest of a vault, except those that `known` (an earlier survey of the same vault) has: they never change. Surveys of several
+ * vaults at once share `seen`, so that what is byte for byte the same in them is read in each and taken apart once.
  */
 export async function surveyVault(
   store: ObjectStore,
   signal?: AbortSignal,
   known?: VaultSurvey,
-  others: readonly VaultSurvey[] = [],
+  seen: SeenManifests = new Map(),
 ): Promise<VaultSurvey> {
   const backups = new Map<string, Map<string, SurveyedBackup>>();
   const unreadable: Array<{ resource: string; id: string; key: string; error: unknown }> = [];
@@ -68,7 +69,7 @@ export async function surveyVault(
     const { resource, id } = unknown.get(outcome.key) ?? { resource: '', id: '' };
     try {
       if ('error' in outcome) throw outcome.error;
-      add(surveyedOnce(outcome.bytes, store, resource, id, others));
+      add(surveyedOnce(outcome.bytes, store, resource, id, seen));
     } catch (error) {
       if (!(error instanceof DrError && (error.kind === 'corrupt' || error.kind === 'refused'))) throw error;
       unreadable.push({ resource, id, key: outcome.key, error });
@@ -82,14 +83,14 @@ function surveyedOnce(
   store: ObjectStore,
   resource: string,
   id: string,
-  others: readonly VaultSurvey[],
+  seen: SeenManifests,
 ): SurveyedBackup {
   const digest = hash('sha256', bytes, 'base64');
-  for (const { backups } of others) {
-    const same = backups.get(resource)?.get(id);
-    if (same?.digest === digest) return same;
-  }
-  return { ...surveyed(manifestOf(bytes, store, resource, id), store), digest };
+  const same = seen.get(digest);
+  if (same?.resource === resource && same.id === id) return same;
+  const backup = surveyed(manifestOf(bytes, store, resource, id), store);
+  seen.set(digest, backup);
+  return backup;
 }
 
 export function everyBackup(survey: VaultSurvey): SurveyedBackup[] {
