@@ -1,19 +1,13 @@
-import { statfs } from 'node:fs/promises';
-import { createServer } from 'node:net';
-import { dirname } from 'node:path';
 import { z } from 'zod';
-import { codeOf, DrError, isAbort, messageOf } from '../base/errors.ts';
-import { formatBytes } from '../base/units.ts';
+import { portFinding, spaceFindings } from '../backup/doctor/host.ts';
+import { DrError, isAbort, messageOf } from '../base/errors.ts';
+import type { Finding as DoctorFinding } from '../base/finding.ts';
 import { forSite } from '../config/sites.ts';
 import { missingSchema } from './assess-resources.ts';
 import { defineStep, runModes, type StepContext } from './contract.ts';
 import { describeState } from './database-restore.ts';
 import { databasePlace, directoryPlace } from './places.ts';
 import { type Finding, type ResourcePoint, resourcePointSchema } from './ports.ts';
-
-/** A restore needs its size and this much more, for WAL, spool and temporary files. */
-const SPACE_FACTOR = 1.1;
-const SPACE_EXTRA = 256 * 1024 * 1024;
 
 export const siteActivate = defineStep({
   name: 'site.activate',
@@ -92,7 +86,9 @@ async function checkDatabasePlace(context: StepContext, point: ResourcePoint): P
 
   const target = forSite(world.config, run.site).databases[point.resource]?.target;
   const ours = (state.state === 'recovered' || state.state === 'promoted') && state.runId === run.id;
-  if (target && !place.isolated && !ours) findings.push(await checkPort(target.listen, target.port));
+  if (target && !place.isolated && !ours) {
+    findings.push(asFinding(await portFinding(target.listen, target.port)));
+  }
   return findings;
 }
 
@@ -104,62 +100,18 @@ async function checkDirectoryPlace(context: StepContext, point: ResourcePoint): 
   return [{ ok: false, what: `${place.path} ${state.detail}`, next }];
 }
 
-async function checkPort(listen: string, port: number): Promise<Finding> {
-  // A list or "*" is PostgreSQL's notation: the port has to be free on all addresses then.
-  const host = /^[\d.:a-f]+$/i.test(listen) || listen === 'localhost' ? listen : undefined;
-  const what = `port ${port} on ${host ?? 'all addresses'}`;
-  const server = createServer();
-  try {
-    await new Promise<void>((resolve, reject) => {
-      server.once('error', reject);
-      server.listen({ port, ...(host === undefined ? {} : { host }) }, resolve);
-    });
-    return { ok: true, what: `${what} is free` };
-  } catch (error) {
-    const taken = codeOf(error) === 'EADDRINUSE';
-    return {
-      ok: false,
-      what: `${what} ${taken ? 'is taken by another program' : `cannot be used: ${messageOf(error)}`}`,
-      next: taken
-        ? `Stop what listens on port ${port}, or change the port in the configuration.`
-        : 'Correct "listen" in the configuration.',
-    };
-  } finally {
-    server.close();
-  }
-}
-
-/** Adds up what goes to each file system and compares it with what is free there. */
+/** What comes back to each file system fits there. */
 async function checkSpace(context: StepContext, points: readonly ResourcePoint[]): Promise<Finding[]> {
-  const volumes = new Map<string, { free: number; needed: number; where: string }>();
-  for (const point of points) {
-    const where =
-      point.kind === 'database'
-        ? databasePlace(context, point.resource).directory
-        : directoryPlace(context, point.resource).path;
-    const volume = await volumeOf(where);
-    const sum = volumes.get(volume.id) ?? { free: volume.free, needed: SPACE_EXTRA, where };
-    sum.needed += point.bytes * SPACE_FACTOR;
-    volumes.set(volume.id, sum);
-  }
-  return [...volumes.values()].map(({ free, needed, where }) => ({
-    ok: free >= needed,
-    what: `${formatBytes(free)} are free for ${where}, ${formatBytes(needed)} are needed`,
-    next: `Free space on the file system of ${where}, or choose another place in the configuration.`,
+  const needs = points.map(({ kind, resource, bytes }) => ({
+    path: kind === 'database' ? databasePlace(context, resource).directory : directoryPlace(context, resource).path,
+    bytes,
   }));
+  return (await spaceFindings(needs)).map(asFinding);
 }
 
-/** The file system of a path that may not exist yet. */
-async function volumeOf(path: string): Promise<{ id: string; free: number }> {
-  for (let at = path; ; at = dirname(at)) {
-    try {
-      const { bsize, bavail, type, blocks, files } = await statfs(at);
-      // statfs has no identity; these numbers together are one for all practical purposes.
-      return { id: [type, bsize, blocks, files].join('/'), free: bsize * bavail };
-    } catch (error) {
-      if (codeOf(error) !== 'ENOENT' || at === dirname(at)) throw error;
-    }
-  }
+/** What the doctor says of this machine, as a step says it. */
+function asFinding({ verdict, what, next }: DoctorFinding): Finding {
+  return { ok: verdict !== 'fail', what, ...(next === undefined ? {} : { next }) };
 }
 
 async function checkTraffic(context: StepContext): Promise<string[]> {
