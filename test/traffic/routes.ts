@@ -9,7 +9,11 @@ function definition(group: string, version: string, kind: string, plural: string
   return {
     apiVersion: 'apiextensions.k8s.io/v1',
     kind: 'CustomResourceDefinition',
-    metadata: { name: `${plural}.${group}` },
+    metadata: {
+      name: `${plural}.${group}`,
+      // Groups below k8s.io are protected: servers want to see that somebody means it.
+      annotations: { 'api-approved.kubernetes.io': 'unapproved, for the tests of dr' },
+    },
     spec: {
       group,
       scope: 'Namespaced',
@@ -81,10 +85,14 @@ export const virtualService: ClusterObject = {
   },
 };
 
+export const routeDefinitions: readonly ClusterObject[] = [
+  definition('gateway.networking.k8s.io', 'v1', 'HTTPRoute', 'httproutes'),
+  definition('networking.istio.io', 'v1', 'VirtualService', 'virtualservices'),
+];
+
 /** Puts the definitions of both kinds, the namespace `shop` and one of the routes into a cluster. */
 export function seedRoutes(objects: MemoryObjects, ...routes: readonly ClusterObject[]): void {
-  objects.create(definition('gateway.networking.k8s.io', 'v1', 'HTTPRoute', 'httproutes'), undefined);
-  objects.create(definition('networking.istio.io', 'v1', 'VirtualService', 'virtualservices'), undefined);
+  for (const each of routeDefinitions) objects.create(each, undefined);
   objects.create({ apiVersion: 'v1', kind: 'Namespace', metadata: { name: 'shop' } }, undefined);
   for (const route of routes) objects.create(route, undefined, { manager: 'kubectl-create' });
 }
