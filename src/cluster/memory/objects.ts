@@ -14,9 +14,11 @@ import { StatusError } from '../errors.ts';
 import { isJson, isSame, type Json } from '../json.ts';
 import { applied, conflictsOf, managedFields, mergePatch, type Owner, updated } from './fields.ts';
 import { History } from './history.ts';
-import { badRequest, checkedName, checkVersion, resource, stale } from './refusals.ts';
+import { badRequest, checkedName, checkVersion, resource, stale, terminating } from './refusals.ts';
 import { matcher } from './selectors.ts';
 import { builtInTypes, typesOf } from './types.ts';
+
+const definitions = 'apiextensions.k8s.io/customresourcedefinitions';
 
 /** etcd takes no request above 1.5 MiB. */
 const largestObject = 1.5 * 1024 * 1024;
@@ -174,25 +176,19 @@ export class MemoryObjects {
     if (options.uid !== undefined && options.uid !== metadata.uid) throw stale(type, name);
     checkVersion(before, options.resourceVersion, type, name);
     const place = this.#place(type, namespace, name);
-    const holds = (metadata.finalizers ?? []).length > 0;
-    if (options.dryRun) return holds ? before.object : undefined;
-    if (holds) {
+    const hasFinalizers = (metadata.finalizers ?? []).length > 0;
+    if (options.dryRun) return hasFinalizers ? before.object : undefined;
+    // What lies in a namespace, or is of a defined kind, goes first; what a finalizer holds there holds it too.
+    const isContent = contentOf(before.object);
+    if (isContent) this.#removeWhere(isContent);
+    if (hasFinalizers || this.#isFull(before.object)) {
       if (metadata.deletionTimestamp) return before.object;
-      const marked = { ...metadata, deletionTimestamp: this.#now() };
-      const after = { ...before.object, metadata: marked };
+      const after = { ...before.object, metadata: { ...metadata, deletionTimestamp: this.#now() } };
       return this.#write({ type, ...place, name, before, after, owners: before.owners }, {});
     }
     this.history.revision++;
     this.#remove(type, place.key, before.object);
     if (options.propagation !== 'Orphan') this.#removeChildren(metadata.uid);
-    if (type.kind === 'Namespace') this.#removeWhere((object) => object.metadata.namespace === name);
-    if (type.kind === 'CustomResourceDefinition') {
-      const gone = typesOf(before.object);
-      this.#removeWhere((object) =>
-        gone.some(({ apiVersion, kind }) => object.apiVersion === apiVersion && object.kind === kind),
-      );
-      this.#redefine();
-    }
     return undefined;
   }
 
@@ -236,7 +232,7 @@ export class MemoryObjects {
     this.history.revision++;
     const object = whole({ ...facts, resourceVersion: String(this.history.revision) });
     const finalizers = object.metadata.finalizers ?? [];
-    if (object.metadata.deletionTimestamp && finalizers.length === 0) {
+    if (object.metadata.deletionTimestamp && finalizers.length === 0 && !this.#isFull(object)) {
       this.#remove(type, key, object);
       return inVersion(object, type);
     }
@@ -250,6 +246,19 @@ export class MemoryObjects {
     this.#table(type).delete(key);
     const last = { ...object, metadata: { ...object.metadata, resourceVersion: String(this.history.revision) } };
     this.history.add({ table: this.tableOf(type), before: last });
+    if (type.kind === 'CustomResourceDefinition') this.#redefine();
+    // The last one that was held lets go what waited for it.
+    const containers = [...this.#tableNamed('/namespaces').values(), ...this.#tableNamed(definitions).values()];
+    for (const { object: container } of containers) {
+      const { deletionTimestamp, finalizers = [], namespace, name } = container.metadata;
+      if (deletionTimestamp && finalizers.length === 0 && contentOf(container)?.(object))
+        this.delete(this.typeOf(container), namespace, name);
+    }
+  }
+
+  #isFull(object: ClusterObject): boolean {
+    const isContent = contentOf(object);
+    return isContent !== undefined && this.all().some(isContent);
   }
 
   #removeChildren(uid: string | undefined): void {
@@ -265,8 +274,7 @@ export class MemoryObjects {
   }
 
   #redefine(): void {
-    const definitions = this.#tables.get('apiextensions.k8s.io/customresourcedefinitions')?.values() ?? [];
-    this.#defined = [...definitions].flatMap(({ object }) => typesOf(object));
+    this.#defined = [...this.#tableNamed(definitions).values()].flatMap(({ object }) => typesOf(object));
   }
 
   #stored(type: ObjectType, namespace: string | undefined, name: string): Stored {
@@ -278,13 +286,19 @@ export class MemoryObjects {
   #place(type: ObjectType, namespace: string | undefined, name: string, forReading = false) {
     if (!type.namespaced) return { namespace: undefined, key: name };
     if (namespace === undefined) throw badRequest(`an empty namespace may not be set: ${type.kind} ${name}`);
-    if (!forReading && !this.#tables.get('/namespaces')?.has(namespace))
+    const home = this.#tableNamed('/namespaces').get(namespace)?.object;
+    if (!forReading && home === undefined)
       throw new StatusError({ code: 404, reason: 'NotFound', message: `namespaces "${namespace}" not found` });
+    const isNew = !this.#table(type).has(`${namespace}/${name}`);
+    if (!forReading && isNew && home?.metadata.deletionTimestamp) throw terminating(namespace);
     return { namespace, key: `${namespace}/${name}` };
   }
 
   #table(type: ObjectType): Map<string, Stored> {
-    const name = this.tableOf(type);
+    return this.#tableNamed(this.tableOf(type));
+  }
+
+  #tableNamed(name: string): Map<string, Stored> {
     const table = this.#tables.get(name) ?? new Map<string, Stored>();
     this.#tables.set(name, table);
     return table;
@@ -299,7 +313,15 @@ export class MemoryObjects {
   }
 }
 
-/** What a change of counts as a new generation: all but metadata and status. */
+/** Tells what goes with an object: with a namespace what lies in it, with a definition its objects. */
+function contentOf(object: ClusterObject): ((other: ClusterObject) => boolean) | undefined {
+  if (object.kind === 'Namespace') return ({ metadata }) => metadata.namespace === object.metadata.name;
+  if (object.kind !== 'CustomResourceDefinition') return undefined;
+  const types = typesOf(object);
+  return (other) => types.some(({ apiVersion, kind }) => other.apiVersion === apiVersion && other.kind === kind);
+}
+
+/** What a change of which counts as a new generation: all but metadata and status. */
 function wantedOf({ metadata: _metadata, status: _status, ...wanted }: Json): Json {
   return wanted;
 }

@@ -42,3 +42,8 @@ export function badRequest(message: string): StatusError {
 export function resource({ plural, group }: Pick<ObjectType, 'plural' | 'group'>): string {
   return group === '' ? plural : `${plural}.${group}`;
 }
+
+export function terminating(namespace: string): StatusError {
+  const message = `unable to create new content in namespace ${namespace} because it is being terminated`;
+  return new StatusError({ code: 403, reason: 'Forbidden', message });
+}

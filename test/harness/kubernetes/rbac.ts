@@ -1,3 +1,6 @@
+import { isJson } from '../../../src/cluster/json.ts';
+import type { MemoryObjects } from '../../../src/cluster/memory/objects.ts';
+
 /** A rule as a role has it; `*` stands for everything. */
 export interface Rule {
   readonly apiGroups: readonly string[];
@@ -37,4 +40,22 @@ export function denial(user: string, { verb, group, resource, namespace, name }:
   const scope = namespace === undefined ? 'at the cluster scope' : `in the namespace "${namespace}"`;
   const object = name === undefined ? '' : ` "${name}"`;
   return `${resource}${group === '' ? '' : `.${group}`}${object} is forbidden: User "${user}" cannot ${verb} resource "${resource}" in API group "${group}" ${scope}`;
+}
+
+/** What the roles of the cluster give a user, by the bindings that name them. */
+export function rulesOf(objects: MemoryObjects, user: string): Rule[] {
+  const all = objects.all();
+  return all
+    .filter(({ kind }) => kind === 'RoleBinding' || kind === 'ClusterRoleBinding')
+    .filter(({ subjects }) => Array.isArray(subjects) && subjects.some((each) => isJson(each) && each['name'] === user))
+    .flatMap(({ metadata, roleRef }) => {
+      const { kind, name } = isJson(roleRef) ? roleRef : {};
+      const isRole = (object: (typeof all)[number]) =>
+        object.kind === kind &&
+        object.metadata.name === name &&
+        (kind === 'ClusterRole' || object.metadata.namespace === metadata.namespace);
+      const rules = all.find(isRole)?.['rules'];
+      const { namespace } = metadata;
+      return (Array.isArray(rules) ? rules : []).map((rule: Rule) => ({ ...rule, ...(namespace && { namespace }) }));
+    });
 }

@@ -10,7 +10,7 @@ import { scaleOf } from '../../../src/cluster/memory/scaling.ts';
 import { watchObjects } from '../../../src/cluster/memory/watching.ts';
 import { aggregatedDiscovery, groupList, resourceList } from './discovery.ts';
 import { Faults } from './faults.ts';
-import { denial, everything, isAllowed, type Rule } from './rbac.ts';
+import { denial, everything, isAllowed, type Rule, rulesOf } from './rbac.ts';
 import { bodyOf, type ObjectRequest, parseRequest } from './request.ts';
 
 export interface Account {
@@ -120,9 +120,7 @@ export class KubernetesServer implements AsyncDisposable {
     const url = new URL(request.url ?? '/', 'http://localhost');
     const method = request.method ?? 'GET';
     try {
-      const token = /^Bearer (.+)$/.exec(request.headers.authorization ?? '')?.[1] ?? '';
-      const account = this.accounts.get(token);
-      if (account === undefined) throw new StatusError({ code: 401, reason: 'Unauthorized', message: 'Unauthorized' });
+      const account = this.#accountOf(request);
       const about = parseRequest(method, url, this.objects.types);
       const attempt = about ?? { verb: method.toLowerCase(), group: '', resource: url.pathname };
       this.calls.push(`${attempt.verb} ${url.pathname}${url.search}`);
@@ -160,6 +158,17 @@ export class KubernetesServer implements AsyncDisposable {
       }
       send(response, error.status.code, statusBody(error.status));
     }
+  }
+
+  #accountOf({ headers }: IncomingMessage): Account {
+    const token = /^Bearer (.+)$/.exec(headers.authorization ?? '')?.[1] ?? '';
+    const account = this.accounts.get(token);
+    if (account === undefined) throw new StatusError({ code: 401, reason: 'Unauthorized', message: 'Unauthorized' });
+    const other = headers['impersonate-user'];
+    if (typeof other !== 'string') return account;
+    const attempt = { verb: 'impersonate', group: '', resource: 'users', name: other };
+    if (isAllowed(account.rules, attempt)) return { name: other, rules: rulesOf(this.objects, other) };
+    throw new StatusError({ code: 403, reason: 'Forbidden', message: denial(account.name, attempt) });
   }
 
   /** What is not about objects: versions, discovery, rights. */
