@@ -36,14 +36,11 @@ export async function withClient<T>(
   const where = serverName(client);
   const unknownKind = options.statementErrorKind ?? 'check-failed';
   const context = (doing: string) => ({ where, user: client.user ?? '', doing, unknownKind });
-  // Failures come as rejections; without this listener a broken connection would end the process.
-  client.on('error', () => {});
   let cut: DrError | undefined;
   const abort = () => {
     cut = new DrError('interrupted', 'the query was interrupted', { where, cause: options.signal?.reason });
     destroy(client);
   };
-  options.signal?.addEventListener('abort', abort, { once: true });
   const run = async <R>(doing: string, call: () => Promise<R>): Promise<R> => {
     if (options.signal?.aborted && cut === undefined) abort();
     try {
@@ -54,7 +51,7 @@ export async function withClient<T>(
       throw statementError(error, context(doing), timeoutMs);
     }
   };
-  try {
+  return await whileOpen(client, options.signal, abort, async () => {
     await run('connect to PostgreSQL', () => client.connect());
     await run('set up the session', () => client.query(`SET statement_timeout TO ${Math.ceil(timeoutMs)}`));
     return await work(async (sql, values) => {
@@ -64,8 +61,23 @@ export async function withClient<T>(
       const last: unknown = Array.isArray(answer) ? answer.at(-1) : answer;
       return (last as pg.QueryArrayResult<unknown[]>).rows;
     }, where);
+  });
+}
+
+/** Runs `work`, which connects the client, and closes it whatever happens; `abort` is called when the signal aborts meanwhile. */
+export async function whileOpen<T>(
+  client: pg.Client,
+  signal: AbortSignal | undefined,
+  abort: () => void,
+  work: () => Promise<T>,
+): Promise<T> {
+  // Failures come as rejections; without this listener a broken connection would end the process.
+  client.on('error', () => {});
+  signal?.addEventListener('abort', abort, { once: true });
+  try {
+    return await work();
   } finally {
-    options.signal?.removeEventListener('abort', abort);
+    signal?.removeEventListener('abort', abort);
     await close(client);
   }
 }
@@ -83,7 +95,7 @@ function statementError(error: unknown, context: Parameters<typeof connectError>
 }
 
 /** Ends the connection at once; the server stops the statement when it notices. */
-function destroy(client: pg.Client): void {
+export function destroy(client: pg.Client): void {
   const internals = client as unknown as { connection?: { stream?: { destroy(): void } } };
   internals.connection?.stream?.destroy();
 }

@@ -1,4 +1,5 @@
 import pg from 'pg';
+import { destroy, whileOpen } from './query.ts';
 
 export interface SqlOptions {
   readonly signal?: AbortSignal | undefined;
@@ -7,7 +8,11 @@ export interface SqlOptions {
   readonly connectTimeoutMs?: number;
 }
 
-/** Runs `work` with one connection and closes it; an abort closes it at once, so that the work fails. */
+/**
+ * For servers that `dr` has started itself: what they answer is wanted as it is, rows with names and errors of PostgreSQL. Everything else
+ * goes through `query.ts`, which explains. Runs `work` with one connection and closes it; an abort closes it
+ * at once, so that the work fails.
+ */
 export async function withClient<T>(
   url: string,
   work: (client: pg.Client) => Promise<T>,
@@ -20,20 +25,16 @@ export async function withClient<T>(
     connectionTimeoutMillis: options.connectTimeoutMs ?? 15_000,
     statement_timeout: options.statementTimeoutMs ?? 60_000,
   });
-  // A server that ends between two queries makes the client emit; the next query reports it.
-  client.on('error', () => {});
-  const abort = () => void client.end().catch(() => {});
-  options.signal?.addEventListener('abort', abort, { once: true });
-  try {
-    await client.connect();
-    return await work(client);
-  } catch (error) {
-    options.signal?.throwIfAborted();
-    throw error;
-  } finally {
-    options.signal?.removeEventListener('abort', abort);
-    await client.end().catch(() => {});
-  }
+  const abort = () => destroy(client);
+  return await whileOpen(client, options.signal, abort, async () => {
+    try {
+      await client.connect();
+      return await work(client);
+    } catch (error) {
+      options.signal?.throwIfAborted();
+      throw error;
+    }
+  });
 }
 
 /** The rows of one statement. */
