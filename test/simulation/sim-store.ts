@@ -1,5 +1,5 @@
 import { DrError } from '../../src/base/errors.ts';
-import { newStats } from '../../src/vault/object-key.ts';
+
 import { readEachAlone } from '../../src/vault/read-each.ts';
 import type {
   Body,
@@ -12,6 +12,7 @@ import type {
   ObjectStore,
   ReadOutcome,
 } from '../../src/vault/store.ts';
+import { UsageMeter } from '../../src/vault/usage.ts';
 import type { Objects } from './objects.ts';
 import type { Actor, Scheduler } from './scheduler.ts';
 
@@ -31,7 +32,7 @@ export interface SimVault {
 
 /** A vault as one process sees it: every request is a step of the scheduler, a listing one for each page. */
 export class SimStore implements ObjectStore {
-  readonly stats = newStats();
+  readonly stats = new UsageMeter();
   readonly #vault: SimVault;
   readonly #actor: Actor;
   readonly #scheduler: Scheduler;
