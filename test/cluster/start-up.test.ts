@@ -58,10 +58,12 @@ traffic:
 `;
   const dns =
     'rfc2136: { server: "127.0.0.1:1", zone: example.com, record: orders.example.com, key: { name: dr, secret: "bmV2ZXItdG9sZC1uZXZlci10b2xkLTE3Mjk=" } }\n    endpoints: { east: 192.0.2.10, west: 198.51.100.10 }';
-  const status = await loadedBy(folder, configuration(dns), 'status');
-  expect(status.output).toContain('files');
-  expect(status.loaded).toContain('/src/commands/status.ts');
-  expect(status.loaded).not.toMatch(/@kubernetes|src\/cluster\/(?!open\.ts)/);
+  for (const verb of ['status', 'doctor']) {
+    const { loaded, output } = await loadedBy(folder, configuration(dns), verb);
+    expect(output).toContain('files');
+    expect(loaded).toContain(`/src/commands/${verb}.ts`);
+    expect(loaded).not.toMatch(/@kubernetes|src\/cluster\/(?!open\.ts)/);
+  }
   const route =
     'httpRoute: { namespace: shop, name: orders, rule: all }\n    endpoints: { east: orders-east, west: orders-west }';
   const doctor = await loadedBy(folder, configuration(route), 'doctor');

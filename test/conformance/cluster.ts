@@ -1,55 +1,18 @@
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import type { Cluster, ClusterObject, ObjectRef, WatchEvent } from '../../src/cluster/contract.ts';
-import { fieldConflicts, isExpired } from '../../src/cluster/errors.ts';
-import { type Followed, follow } from '../../src/cluster/follow.ts';
-import type { Rule } from '../harness/kubernetes/rbac.ts';
+import { describe, expect, it } from 'vitest';
+import { fieldConflicts } from '../../src/cluster/errors.ts';
+import { type ClusterFixture, configMaps, failure, next, trials } from './cluster-trial.ts';
+import { watchConformance } from './cluster-watch.ts';
 
-/** One cluster with a namespace of its own to write to. */
-export interface ClusterFixture extends AsyncDisposable {
-  /** A new client that may do everything in the namespace, and read the whole cluster. */
-  open(): Cluster;
-  /** A client that may do only this. */
-  openAs(rules: readonly Rule[]): Promise<Cluster>;
-  readonly namespace: string;
-  /** Lets the server forget all past versions; absent where it is not ours. */
-  readonly forget?: () => void;
-  /** Lets the server send a bookmark to every watch; absent where it does so by itself, about every minute. */
-  readonly bookmark?: () => void;
-}
-
-const configMaps = { apiVersion: 'v1', kind: 'ConfigMap' };
+export type { ClusterFixture } from './cluster-trial.ts';
 
 /** What every cluster driver promises (`src/cluster/contract.ts`), tried on a real one. Needs an API server with RBAC; no pod has to run. */
 export function clusterConformance(name: string, start: () => Promise<ClusterFixture>): void {
+  watchConformance(name, start);
   describe(`cluster contract: ${name}`, () => {
-    let fixture: ClusterFixture;
-    let cluster: Cluster;
-    let rival: Cluster;
-    const clients: Cluster[] = [];
-
-    beforeEach(async () => {
-      fixture = await start();
-      cluster = fixture.open();
-      rival = fixture.open();
-    });
-
-    afterEach(async () => {
-      for (const client of [cluster, rival, ...clients.splice(0)]) client.close();
-      await fixture[Symbol.asyncDispose]();
-    });
-
-    const settings = (name: string, data: Record<string, string> = { a: '1' }, labels = {}): ClusterObject => {
-      return { ...configMaps, metadata: { name, namespace: fixture.namespace, labels }, data };
-    };
-    const ref = (name: string): ObjectRef => ({ ...configMaps, namespace: fixture.namespace, name });
-    const failure = (work: Promise<unknown>) => work.then(() => undefined).catch((error: unknown) => error);
-    const as = async (...rules: Rule[]) => {
-      const client = await fixture.openAs(rules);
-      clients.push(client);
-      return client;
-    };
+    const trial = trials(start);
 
     it('tells its version and its kinds, each once', async () => {
+      const { cluster } = trial();
       const version = await cluster.version();
       expect(version).toMatchObject({ git: expect.stringMatching(/^v\d/), major: 1 });
       expect(version.minor).toBeGreaterThan(20);
@@ -65,12 +28,14 @@ export function clusterConformance(name: string, start: () => Promise<ClusterFix
     });
 
     it('says which kind it does not have', async () => {
+      const { cluster } = trial();
       const error = await failure(cluster.list({ apiVersion: 'nowhere.example.com/v1', kind: 'Widget' }));
       expect(error).toMatchObject({ kind: 'not-found', retryable: false });
       expect(String(error)).toContain('Widget in nowhere.example.com/v1');
     });
 
     it('makes an object once, and says so to whoever makes it again', async () => {
+      const { fixture, cluster, rival, settings, ref } = trial();
       const made = await cluster.create(settings('orders'));
       expect(made).toMatchObject({ ...configMaps, data: { a: '1' } });
       expect(made.metadata).toMatchObject({ name: 'orders', namespace: fixture.namespace, uid: expect.any(String) });
@@ -82,6 +47,7 @@ export function clusterConformance(name: string, start: () => Promise<ClusterFix
     });
 
     it('names what is not there: an object, a namespace', async () => {
+      const { settings, fixture, cluster, ref } = trial();
       const works = [
         () => cluster.get(ref('none')),
         () => cluster.merge(ref('none'), {}),
@@ -97,12 +63,14 @@ export function clusterConformance(name: string, start: () => Promise<ClusterFix
     });
 
     it('refuses what the server calls invalid, in its words', async () => {
+      const { cluster, settings } = trial();
       const error = await failure(cluster.create(settings('Not A Name')));
       expect(error).toMatchObject({ kind: 'refused', retryable: false });
       expect(String(error)).toContain('metadata.name');
     });
 
     it('lists in pages of one moment, whatever happens in between', async () => {
+      const { fixture, cluster, rival, settings, ref } = trial();
       for (const i of [1, 2, 3, 4, 5, 6, 7]) await cluster.create(settings(`page-${i}`, {}, { test: 'pages' }));
       const query = { namespace: fixture.namespace, labels: 'test=pages', limit: 3 };
       const first = await cluster.list(configMaps, query);
@@ -125,6 +93,7 @@ export function clusterConformance(name: string, start: () => Promise<ClusterFix
     });
 
     it('selects by label, field and namespace', async () => {
+      const { fixture, cluster, settings } = trial();
       await cluster.create(settings('one', {}, { app: 'orders', tier: 'web' }));
       await cluster.create(settings('two', {}, { app: 'orders' }));
       await cluster.create(settings('three', {}, { app: 'stock' }));
@@ -141,6 +110,7 @@ export function clusterConformance(name: string, start: () => Promise<ClusterFix
     });
 
     it('applies: makes, changes, takes away what it no longer names, and leaves the rest', async () => {
+      const { cluster, rival, settings, ref } = trial();
       const made = await cluster.apply(settings('orders', { a: '1', b: '2' }));
       expect(made['data']).toEqual({ a: '1', b: '2' });
       expect(made.metadata.managedFields).toMatchObject([{ manager: 'dr', operation: 'Apply' }]);
@@ -152,6 +122,7 @@ export function clusterConformance(name: string, start: () => Promise<ClusterFix
     });
 
     it('names the manager and the field when an apply would take them, and takes them by force', async () => {
+      const { cluster, rival, settings, ref } = trial();
       await rival.apply(settings('orders', { a: '1', b: '2' }), { manager: 'argocd-controller' });
       const error = await failure(cluster.apply(settings('orders', { a: '9', b: '2' })));
       expect(error).toMatchObject({ kind: 'conflict', retryable: false, next: expect.stringContaining('GitOps') });
@@ -166,6 +137,7 @@ export function clusterConformance(name: string, start: () => Promise<ClusterFix
     });
 
     it('tries without storing anything', async () => {
+      const { cluster, settings, ref } = trial();
       const before = await cluster.create(settings('orders'));
       expect((await cluster.apply(settings('orders', { a: '2' }), { dryRun: true, force: true }))['data']).toEqual({
         a: '2',
@@ -181,6 +153,7 @@ export function clusterConformance(name: string, start: () => Promise<ClusterFix
     });
 
     it('merges: null takes away, all else stays', async () => {
+      const { cluster, settings, ref } = trial();
       await cluster.create(settings('orders', { a: '1', b: '2' }, { app: 'orders' }));
       const change = { data: { a: null, c: '3' }, metadata: { annotations: { note: 'x' } } };
       const after = await cluster.merge(ref('orders'), change);
@@ -190,6 +163,7 @@ export function clusterConformance(name: string, start: () => Promise<ClusterFix
     });
 
     it('replaces only the version that the caller knew', async () => {
+      const { cluster, rival, settings, ref } = trial();
       const known = await cluster.create(settings('orders'));
       const resourceVersion = known.metadata.resourceVersion ?? '';
       const now = await rival.merge(ref('orders'), { data: { a: '2' } });
@@ -212,6 +186,7 @@ export function clusterConformance(name: string, start: () => Promise<ClusterFix
     });
 
     it('lets one of many writers that saw the same version succeed', async () => {
+      const { cluster, settings, ref } = trial();
       const { metadata } = await cluster.create(settings('orders'));
       const { resourceVersion } = metadata;
       const outcomes = await Promise.allSettled(
@@ -225,6 +200,7 @@ export function clusterConformance(name: string, start: () => Promise<ClusterFix
     });
 
     it('deletes, and says what is held back by a finalizer', async () => {
+      const { cluster, settings, ref } = trial();
       await cluster.create(settings('plain'));
       expect(await cluster.delete(ref('plain'))).toBe('gone');
       expect(await failure(cluster.get(ref('plain')))).toMatchObject({ kind: 'not-found' });
@@ -237,6 +213,7 @@ export function clusterConformance(name: string, start: () => Promise<ClusterFix
     });
 
     it('scales a workload, replacing only the scale that the caller knew', async () => {
+      const { fixture, cluster, rival, settings, ref } = trial();
       const workload = { apiVersion: 'apps/v1', kind: 'Deployment' };
       const place = { ...workload, namespace: fixture.namespace, name: 'orders' };
       const labels = { app: 'orders' };
@@ -264,6 +241,7 @@ export function clusterConformance(name: string, start: () => Promise<ClusterFix
     });
 
     it('names the rule that is missing, and answers what is allowed', async () => {
+      const { fixture, cluster, as, settings, ref } = trial();
       await cluster.create(settings('orders'));
       const { namespace } = fixture;
       const reader = await as({ apiGroups: [''], resources: ['configmaps'], verbs: ['get'], namespace });
@@ -296,95 +274,8 @@ export function clusterConformance(name: string, start: () => Promise<ClusterFix
       expect(await cluster.allows({ ...about, verb: 'patch', name: 'orders' })).toBe(true);
     });
 
-    it('tells changes in order, from the moment of a list on', async () => {
-      await cluster.create(settings('before', { a: '1' }, { test: 'watch' }));
-      const query = { namespace: fixture.namespace, labels: 'test=watch' };
-      const { resourceVersion } = await cluster.list(configMaps, query);
-      await rival.create(settings('orders', { a: '1' }, { test: 'watch' }));
-      const stop = new AbortController();
-      const events = cluster.watch(configMaps, { ...query, resourceVersion }, stop.signal)[Symbol.asyncIterator]();
-      const told = async () => shown((await events.next()).value);
-      expect(await told()).toBe('added orders 1');
-      await rival.merge(ref('orders'), { data: { a: '2' } });
-      await rival.create(settings('unseen'));
-      await rival.merge(ref('orders'), { metadata: { labels: { test: 'other' } } });
-      await rival.merge(ref('orders'), { metadata: { labels: { test: 'watch' } } });
-      await rival.delete(ref('orders'));
-      expect(await told()).toBe('modified orders 2');
-      expect(await told()).toBe('deleted orders 2');
-      expect(await told()).toBe('added orders 2');
-      expect(await told()).toBe('deleted orders 2');
-      const waiting = failure(Promise.resolve(events.next()));
-      stop.abort();
-      expect(await waiting).toMatchObject({ kind: 'interrupted' });
-    });
-
-    it('ends a watch after the time that was asked for', async () => {
-      const { resourceVersion } = await cluster.list(configMaps, { namespace: fixture.namespace });
-      const query = { namespace: fixture.namespace, resourceVersion, timeoutSeconds: 1 };
-      const events: WatchEvent[] = [];
-      for await (const event of cluster.watch(configMaps, query)) events.push(event);
-      expect(events.filter(({ type }) => type !== 'bookmark')).toEqual([]);
-    });
-
-    it('tells by bookmarks how far a quiet watch has come', async (test) => {
-      test.skip(fixture.bookmark === undefined, 'needs a server whose bookmarks can be asked for');
-      const { resourceVersion } = await cluster.list(configMaps, { namespace: fixture.namespace });
-      const events = cluster.watch(configMaps, { labels: 'test=quiet', resourceVersion })[Symbol.asyncIterator]();
-      await rival.create(settings('seen', {}, { test: 'quiet' }));
-      expect(shown((await events.next()).value)).toBe('added seen ');
-      const other = await rival.create(settings('unseen'));
-      fixture.bookmark?.();
-      expect((await events.next()).value).toEqual({
-        type: 'bookmark',
-        resourceVersion: other.metadata.resourceVersion,
-      });
-      await events.return?.();
-    });
-
-    it('says of a moment that is forgotten that it has expired', async (test) => {
-      test.skip(fixture.forget === undefined, 'needs a server that can be made to forget');
-      for (const i of [1, 2, 3]) await cluster.create(settings(`page-${i}`));
-      const page = await cluster.list(configMaps, { namespace: fixture.namespace, limit: 1 });
-      fixture.forget?.();
-      const { resourceVersion } = page;
-      const tooOld = await failure(next(cluster.watch(configMaps, { namespace: fixture.namespace, resourceVersion })));
-      expect(isExpired(tooOld)).toBe(true);
-      const lost = await failure(cluster.list(configMaps, { namespace: fixture.namespace, continue: page.continue }));
-      expect(isExpired(lost)).toBe(true);
-      expect(isExpired(await failure(cluster.get(ref('none'))))).toBe(false);
-    });
-
-    it('is followed over a gap: everything is told again, and what is gone is missing', async (test) => {
-      test.skip(fixture.forget === undefined, 'needs a server that can be made to forget');
-      for (const i of [1, 2, 3]) await cluster.create(settings(`orders-${i}`, { a: '0' }, { test: 'follow' }));
-      const stop = new AbortController();
-      const options = { namespace: fixture.namespace, labels: 'test=follow', limit: 2, timeoutSeconds: 1 };
-      const followed = follow(cluster, configMaps, options, stop.signal)[Symbol.asyncIterator]();
-      const told = async () => shownFollowed((await followed.next()).value);
-      expect([await told(), await told(), await told(), await told()]).toEqual([
-        'relist',
-        'present orders-1 orders-2',
-        'present orders-3',
-        'synced',
-      ]);
-      await rival.merge(ref('orders-1'), { data: { a: '1' } });
-      expect(await told()).toBe('changed orders-1 1');
-      await rival.delete(ref('orders-2'));
-      expect(await told()).toBe('gone orders-2 0');
-      // While nobody listens, the server forgets: the watch cannot go on from where it was.
-      const quiet = told();
-      await rival.delete(ref('orders-3'));
-      expect(await quiet).toBe('gone orders-3 0');
-      fixture.forget?.();
-      const relisted = told();
-      expect(await relisted).toBe('relist');
-      expect([await told(), await told()]).toEqual(['present orders-1', 'synced']);
-      stop.abort();
-      expect((await followed.next()).done).toBe(true);
-    });
-
     it('does nothing for a caller that has stopped already', async () => {
+      const { cluster, settings, ref } = trial();
       const stopped = AbortSignal.abort();
       const works = [
         () => cluster.get(ref('none'), stopped),
@@ -396,24 +287,4 @@ export function clusterConformance(name: string, start: () => Promise<ClusterFix
       expect(await failure(cluster.get(ref('none')))).toMatchObject({ kind: 'not-found' });
     });
   });
-}
-
-async function next(events: AsyncIterable<WatchEvent>): Promise<WatchEvent | undefined> {
-  for await (const event of events) return event;
-  return undefined;
-}
-
-function shown(event: WatchEvent | undefined): string {
-  if (event === undefined || event.type === 'bookmark') return event?.type ?? 'nothing';
-  return `${event.type} ${content(event.object)}`;
-}
-
-function shownFollowed(event: Followed | undefined): string {
-  if (event?.type === 'present') return `present ${event.objects.map(({ metadata }) => metadata.name).join(' ')}`;
-  if (event?.type === 'changed' || event?.type === 'gone') return `${event.type} ${content(event.object)}`;
-  return event?.type === 'trouble' ? `trouble ${event.error.message}` : (event?.type ?? 'nothing');
-}
-
-function content({ metadata, data }: ClusterObject): string {
-  return `${metadata.name} ${(data as { a?: string } | undefined)?.a ?? ''}`;
 }
