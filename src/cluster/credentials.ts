@@ -21,7 +21,7 @@ const fileAgeMs = 60_000;
 /**
  * Who dr is to the API server. Tokens in files are read again every minute; those of programs when they expire; `renew` drops what
  * was kept, for a server that says 401. client-node signs in for providers (OIDC, GCP, Azure) and goes by proxies: it costs
- * 90 MB of memory and is loaded for those only (docs/decisions).
+ * 90 MB of memory and is loaded for those only (docs/decisions/0009).
  */
 export class Identity {
   readonly #settings: ClusterSettings;

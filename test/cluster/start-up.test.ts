@@ -32,7 +32,7 @@ async function loadedBy(
   return { loaded: readFileSync(list, 'utf8'), output };
 }
 
-// 90 MB and a second of start-up would be paid by everybody for what few need (docs/decisions/0008).
+// 90 MB and a second of start-up would be paid by everybody for what few need (docs/decisions/0009).
 test('dr without a cluster loads neither client-node nor the cluster adapter; a route loads the adapter alone', async () => {
   await using server = await KubernetesServer.start();
   seedRoutes(server.objects, httpRoute);
