@@ -84,7 +84,6 @@ class History {
     for (let i = 1 + random.below(3); i > 0; i--) {
       await this.#trouble();
       world.requireWhole('after trouble');
-      world.requireWindow('after trouble', this.#processes.policies);
       if (world.faults.length > 0) return;
       scheduler.nowMs += random.pick([0, hour, 40 * hour, 50 * hour, 5 * day]);
     }

@@ -49,6 +49,7 @@ export class Processes {
     // Few resources, so that processes meet.
     this.resources = random.chance(0.3) ? resources : [random.pick(resources)];
     const retentionMs = random.pick([hour, hour, day, 3 * day, 10 * day]);
+    world.walRetentionMs = retentionMs;
     const keepAtLeast = random.pick([1, 1, 2]);
     const periods = random.chance(0.3) ? { daily: 2, weekly: 1, monthly: 1, timeZone: 'UTC' } : undefined;
     this.policies = new Map(resources.map((name) => [name, { kind: kinds[name], retentionMs, keepAtLeast, periods }]));

@@ -1,7 +1,6 @@
 import type { BackupContext } from '../../src/backup/context.ts';
 import { decodeManifest, type Manifest } from '../../src/backup/manifest.ts';
 import { GRACE_MS } from '../../src/backup/retention/collect-check.ts';
-import type { RetentionPolicy } from '../../src/backup/retention/retention.ts';
 import { parseWalKey, rangeOfName } from '../../src/backup/wal/names.ts';
 import { silentLog } from '../../src/base/log.ts';
 import { parseLsn, segmentStart } from '../../src/postgres/lsn.ts';
@@ -22,8 +21,8 @@ const pool = new InlinePool();
 export class World implements Watch {
   readonly scheduler: Scheduler;
   readonly vaults: readonly SimVault[];
-  /** Segments of WAL that each vault ever had, by where they begin: what it never got is for the archiver to bring. */
-  readonly archived = new Map<string, Set<bigint>>();
+  /** How long the window of the database is, milliseconds. */
+  walRetentionMs = 0;
   /** What has gone wrong. */
   readonly faults: string[] = [];
   /** When each hold that stands was set: the number of the step. */
@@ -89,13 +88,11 @@ export class World implements Watch {
       if (this.#cleared.has(id)) this.#holds.delete(id);
       else if (!this.#holds.has(id)) this.#holds.set(id, this.scheduler.step);
     }
-    const wal = kind === 'create' ? parseWalKey(key) : undefined;
-    if (wal && wal.kind !== 'history') {
-      const archived = this.archived.get(objects.name) ?? new Set();
-      this.archived.set(objects.name, archived.add(rangeOfName(wal, SEGMENT).start));
-    }
     if (kind === 'delete' && actor.name.startsWith('retention')) {
-      for (const each of keys) this.#requireOld(actor, objects, each);
+      for (const each of keys) {
+        this.#requireOld(actor, objects, each);
+        this.#requireUnneeded(actor, objects, each);
+      }
     }
   }
 
@@ -119,7 +116,27 @@ export class World implements Watch {
     }
   }
 
-  /** Every backup that any vault shows is whole in that vault: content, index, keys and the WAL that makes it consistent. */
+  /** What retention deletes of WAL makes no base backup of that vault consistent, and no moment of the window is recovered with it. */
+  #requireUnneeded(actor: Actor, objects: Objects, key: string): void {
+    const name = parseWalKey(key);
+    if (!name || name.kind === 'history') return;
+    const { start } = rangeOfName(name, SEGMENT);
+    const bases = manifestsOf(objects).flatMap((manifest) =>
+      manifest.database ? [{ ...manifest.database, id: manifest.id, atMs: Date.parse(manifest.recoveryPoint) }] : [],
+    );
+    const from = ({ startLsn }: (typeof bases)[number]) => segmentStart(parseLsn(startLsn) ?? 0n, SEGMENT);
+    // An hour and a half for clocks that differ.
+    const windowMs = this.scheduler.nowMs - this.walRetentionMs + 1.5 * hour;
+    const base = bases.filter(({ atMs }) => atMs <= windowMs).at(-1) ?? bases[0];
+    if (base && start >= from(base))
+      this.fault(`${actor.name} deletes ${key} from ${objects.name}: the window needs it`);
+    for (const each of bases) {
+      if (start < from(each) || start >= (parseLsn(each.endLsn) ?? 0n)) continue;
+      this.fault(`${actor.name} deletes ${key} from ${objects.name}: base backup ${each.id} needs it`);
+    }
+  }
+
+  /** Every backup that any vault shows is whole in that vault: content, index and keys. WAL comes by other ways. */
   requireWhole(when: string): void {
     for (const { objects } of this.vaults) {
       for (const manifest of manifestsOf(objects)) {
@@ -139,33 +156,7 @@ export class World implements Watch {
     );
     const keyIds = new Set([manifest.index, ...manifest.parts].flatMap(({ keyId }) => keyId ?? []));
     for (const keyId of keyIds) if (keysOf(objects, `keys/${keyId}/`).length === 0) missing.push(`key ${keyId}`);
-    if (manifest.database) {
-      const { segmentBytes, startLsn, endLsn } = manifest.database;
-      const from = segmentStart(parseLsn(startLsn) ?? 0n, segmentBytes);
-      const there = segmentsOf(objects);
-      for (let at = from; at < (parseLsn(endLsn) ?? 0n); at += BigInt(segmentBytes)) {
-        if (!there.has(at) && this.archived.get(objects.name)?.has(at)) missing.push(`WAL at ${at}`);
-      }
-    }
     return missing;
-  }
-
-  /** All WAL from the base of the window on, as far as this vault ever had it. */
-  requireWindow(when: string, policies: ReadonlyMap<string, RetentionPolicy>): void {
-    for (const { objects } of this.vaults) {
-      const bases = manifestsOf(objects).filter(({ database }) => database !== undefined);
-      const { retentionMs = 0 } = policies.get('orders') ?? {};
-      // An hour and a half for clocks that differ.
-      const startMs = this.scheduler.nowMs - retentionMs + 1.5 * hour;
-      const base = bases.filter(({ recoveryPoint }) => Date.parse(recoveryPoint) <= startMs).at(-1) ?? bases[0];
-      if (!base?.database) continue;
-      const from = segmentStart(parseLsn(base.database.startLsn) ?? 0n, SEGMENT);
-      const there = segmentsOf(objects);
-      for (const at of this.archived.get(objects.name) ?? []) {
-        if (at >= from && !there.has(at))
-          this.fault(`${when}: ${objects.name} has lost WAL at ${at}, which the window needs`);
-      }
-    }
   }
 
   /** After a quiet time and a retention of everything: nothing is left that no backup of any vault needs. */
@@ -191,15 +182,6 @@ export function keysOf(objects: Objects, prefix: string): string[] {
 
 export function manifestsOf(objects: Objects): Manifest[] {
   return objects.list('manifests/').map(({ key, bytes }) => decodeManifest(bytes, key));
-}
-
-function segmentsOf(objects: Objects): Set<bigint> {
-  const found = new Set<bigint>();
-  for (const key of keysOf(objects, `wal/${SYSTEM}/`)) {
-    const name = parseWalKey(key);
-    if (name && name.kind !== 'history') found.add(rangeOfName(name, SEGMENT).start);
-  }
-  return found;
 }
 
 export function walSegmentKey(number: number): string {
