@@ -1,4 +1,4 @@
-import { mkdirSync, rmSync } from 'node:fs';
+import { lstatSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { nodeBinary } from '../test/harness/process.ts';
 import { tempDir } from '../test/harness/temp.ts';
@@ -15,16 +15,19 @@ export interface FileContestant {
   backup(): Command;
   /** Restores the newest backup into `target`, a directory that is there and empty. */
   restore(target: string): Command;
+  /** Bytes stored so far, in one copy. */
+  storedBytes(): number;
   /** Where in `target` the tree then is. */
   restored(target: string): string;
 }
 
-/** `dr` of a checkout, run as a command, with encrypted file vaults. */
+/** `dr` of a checkout, run as a command, with encrypted file vaults; `settings` go into its `backup` section. */
 export async function drOfFiles(
   checkout: string,
   name: string,
   tree: string,
   vaults: readonly string[],
+  settings: object = {},
 ): Promise<FileContestant> {
   const base = await tempDir('dr-files');
   const start = startOfDr(checkout);
@@ -42,13 +45,14 @@ export async function drOfFiles(
       home = await drHome(undefined, vaults, {
         data: { tree: { path: tree } },
         scratch: join(base, 'scratch'),
-        backup: { workers: PROCESSES },
+        backup: { workers: PROCESSES, ...settings },
       });
       rmSync(join(base, 'scratch'), { recursive: true, force: true });
       mkdirSync(join(base, 'scratch'), { mode: 0o700 });
     },
     backup: () => command('backup', 'tree'),
     restore: (target) => command('restore', 'tree', '--to', target),
+    storedBytes: () => bytesBelow(home?.vaults.values().next().value ?? base),
     restored: (target) => target,
   };
 }
@@ -75,6 +79,12 @@ export async function resticOf(tree: string): Promise<FileContestant> {
     },
     backup: () => command('backup', '--host', 'bench', tree),
     restore: (target) => command('restore', 'latest', '--target', target),
+    storedBytes: () => bytesBelow(repository),
     restored: (target) => join(target, tree),
   };
+}
+
+function bytesBelow(directory: string): number {
+  const files = readdirSync(directory, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
+  return files.reduce((sum, { parentPath, name }) => sum + lstatSync(join(parentPath, name)).size, 0);
 }

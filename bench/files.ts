@@ -14,14 +14,15 @@ import { type Cost, measure, median, run, syncFileSystem } from './measure.ts';
 
 const help = `A tree of many small and some large files: dr beside restic, same machine, same run.
 
-  node bench/files.ts [--files 100000] [--large 2g] [--rounds 3] [--cold] [--only dr] [--against CHECKOUT]…
+  node bench/files.ts [--files 100000] [--large 2g] [--rounds 3] [--cold] [--level 1] [--only dr] [--against CHECKOUT]…
 
   --files     small files of 0 to 64 KiB (16 KiB on average, half of them random) in folders of 100 (default 100000)
-  --large     bytes in files of 256 MiB, two fifths of them random (default 2g); all needs four times its size in ${tmpdir()}
+  --large     bytes in files of 256 MiB, two fifths of them random (default 2g); all needs eight times its size in ${tmpdir()}
   --rounds    each: a first backup into a new repository, 1 % of the files and of the large ones' bytes changed, a second
               backup, a restore; the order of the contestants rotates (default 3, after one that only warms up)
   --cold      empties the page cache before every run (root only); default: warm
-  --only      part of a name: measures only such contestants
+  --only      parts of names, divided by commas: measures only such contestants
+  --level     dr once more at this level of zstd (its default is 3; restic's own compresses less than zstd does at level 1)
   --against   another checkout of dr as a further contestant, to compare versions`;
 
 type Kind = 'first' | 'second' | 'restore';
@@ -29,6 +30,8 @@ const kinds: readonly Kind[] = ['first', 'second', 'restore'];
 interface Sample extends Cost {
   readonly kind: Kind;
   readonly contestant: string;
+  /** Bytes in the repository (of dr: in one of its vaults) afterwards. */
+  readonly storedBytes: number;
 }
 
 const { values } = parseArgs({
@@ -38,6 +41,7 @@ const { values } = parseArgs({
     rounds: { type: 'string', default: '3' },
     cold: { type: 'boolean', default: false },
     only: { type: 'string', default: '' },
+    level: { type: 'string' },
     against: { type: 'string', multiple: true, default: [] },
     help: { type: 'boolean', default: false },
   },
@@ -52,9 +56,9 @@ if (values.help || !(files >= 1) || largeBytes === undefined || !(rounds >= 0)) 
 const shape = { files, folders: Math.max(1, Math.round(files / 100)), largeBytes };
 const treeBytes = files * 16 * 1024 + largeBytes;
 const free = statfsSync(tmpdir());
-if (free.bavail * free.bsize < 5 * treeBytes) {
+if (free.bavail * free.bsize < 8 * treeBytes) {
   throw new Error(
-    `${tmpdir()} has ${formatBytes(free.bavail * free.bsize)} free, ${formatBytes(5 * treeBytes)} needed`,
+    `${tmpdir()} has ${formatBytes(free.bavail * free.bsize)} free, ${formatBytes(8 * treeBytes)} needed`,
   );
 }
 process.umask(0o022);
@@ -73,8 +77,14 @@ const contestants: FileContestant[] = [
 for (const checkout of values.against) {
   contestants.push(await drOfFiles(resolve(checkout), `dr of ${checkout}`, tree, ['east', 'west']));
 }
-const playing = contestants.filter(({ name }) => name.includes(values.only));
+if (values.level !== undefined) {
+  const settings = { compressionLevel: Number(values.level) };
+  contestants.push(await drOfFiles(here, `dr, zstd ${values.level}`, tree, ['east', 'west'], settings));
+}
+const playing = contestants.filter(({ name }) => values.only.split(',').some((part) => name.includes(part)));
 const samples: Sample[] = [];
+/** What the restores of this round have written. */
+const restored: string[] = [];
 for (let round = 0; round <= rounds; round++) await playRound(round);
 print();
 await verify();
@@ -97,19 +107,19 @@ async function playRound(round: number): Promise<void> {
       if (round > 0 || rounds === 0) samples.push(sample);
     }
   }
+  // Only now, and long before the next restore: ext4 is slow to create files while it remembers thousands of deleted ones (a minute).
+  for (const target of restored.splice(0)) rmSync(target, { recursive: true, force: true });
 }
 
 async function play(contestant: FileContestant, kind: Kind): Promise<Sample> {
   const target = await tempDir('restored');
   await syncFileSystem(target);
   if (values.cold) writeFileSync('/proc/sys/vm/drop_caches', '3');
-  try {
-    const command = kind === 'restore' ? contestant.restore(target) : contestant.backup();
-    const written = kind === 'restore' ? target : contestant.repository;
-    return { ...(await measure(command, written, syncFileSystem)), kind, contestant: contestant.name };
-  } finally {
-    rmSync(target, { recursive: true, force: true });
-  }
+  restored.push(target);
+  const command = kind === 'restore' ? contestant.restore(target) : contestant.backup();
+  const written = kind === 'restore' ? target : contestant.repository;
+  const cost = await measure(command, written, syncFileSystem);
+  return { ...cost, kind, contestant: contestant.name, storedBytes: contestant.storedBytes() };
 }
 
 function print(): void {
@@ -137,6 +147,11 @@ function print(): void {
     { title: 'MIN', value: (row) => Math.min(...seconds(row)).toFixed(2), align: 'right' },
     { title: 'MAX', value: (row) => Math.max(...seconds(row)).toFixed(2), align: 'right' },
     { title: 'RATIO', value: ({ ratio }) => ratio.toFixed(2), align: 'right' },
+    {
+      title: 'STORED',
+      value: ({ own }) => formatBytes(median(own.map((s) => s.storedBytes))),
+      align: 'right',
+    },
     { title: 'CPU', value: ({ own }) => `${median(own.map((s) => s.cpuSeconds)).toFixed(1)} s`, align: 'right' },
     {
       title: 'PEAK MEMORY',
