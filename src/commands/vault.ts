@@ -1,7 +1,6 @@
 import { careOf, readCare, writeCare } from '../backup/care/care-record.ts';
 import { examineVault, type VaultCheck } from '../backup/care/check-vault.ts';
 import type { VaultProblem } from '../backup/care/check-vault-findings.ts';
-import { describeLoss } from '../backup/care/losses.ts';
 import { repairVault, type VaultRepair } from '../backup/care/repair-vault.ts';
 import { everything, sampleOfSeed } from '../backup/care/sample.ts';
 import { listVaults } from '../backup/care/vault-contents.ts';
@@ -85,7 +84,7 @@ async function repair(context: CommandContext, config: Config, options: CareOpti
   );
   const plain = repairs.map(({ failed, losses, check, ...rest }) => ({
     ...rest,
-    losses: losses.map((loss) => ({ ...loss, text: describeLoss(loss) })),
+    losses,
     failed: failed.map(({ key, error }) => ({ key, error: reportError(error) })),
     check: plainCheck(check),
   }));

@@ -1,7 +1,6 @@
 import { leaseSomewhere } from '../backup/backup-resource.ts';
 import { careOf, readCare, type VaultCare, writeCare } from '../backup/care/care-record.ts';
 import { examine, type VaultCheck } from '../backup/care/check-vault.ts';
-import { describeLoss } from '../backup/care/losses.ts';
 import { repairVault, type VaultRepair } from '../backup/care/repair-vault.ts';
 import { sampleOfTurn, turnOfDay } from '../backup/care/sample.ts';
 import type { BackupContext } from '../backup/context.ts';
@@ -144,7 +143,7 @@ function tellFound(log: Log, { vault, problems, moreProblems }: VaultCheck): voi
 function stillWrong(store: ObjectStore, care: VaultCare, repair: VaultRepair | undefined): DrError {
   const [first] = care.named;
   const number = care.problems === 1 ? 'one object' : `${care.problems} objects`;
-  const lost = repair && repair.losses.length > 0 ? `; ${repair.losses.map(describeLoss).join('; ')}` : '';
+  const lost = repair && repair.losses.length > 0 ? `; ${repair.losses.map(({ text }) => text).join('; ')}` : '';
   const mended = repair ? ' and could not be mended' : '';
   return new DrError(
     'corrupt',

@@ -1,7 +1,6 @@
 import type { VaultCare } from '../backup/care/care-record.ts';
 import type { VaultCheck } from '../backup/care/check-vault.ts';
 import type { VaultProblem } from '../backup/care/check-vault-findings.ts';
-import { describeLoss } from '../backup/care/losses.ts';
 import type { VaultRepair } from '../backup/care/repair-vault.ts';
 import type { HeldResource, HeldWal, ResourceSpread, VaultList } from '../backup/care/vault-contents.ts';
 import { DrError, messageOf } from '../base/errors.ts';
@@ -178,7 +177,7 @@ function repairLines({ vault, mended, copied, walCopied, failed, losses, check }
     lines.push(`  ${printable(key)}: ${printable(messageOf(error))}`);
     if (error instanceof DrError && error.next !== undefined) lines.push(`    ${printable(error.next)}`);
   }
-  for (const loss of losses) lines.push(`  LOST ${printable(describeLoss(loss))}`);
+  for (const loss of losses) lines.push(`  LOST ${printable(loss.text)}`);
   return lines;
 }
 

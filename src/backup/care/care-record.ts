@@ -5,7 +5,6 @@ import { layout } from '../../vault/layout.ts';
 import { decodeRecord, encodeRecord } from '../../vault/record.ts';
 import type { ObjectStore } from '../../vault/store.ts';
 import type { VaultCheck } from './check-vault.ts';
-import { describeLoss } from './losses.ts';
 import type { VaultRepair } from './repair-vault.ts';
 
 /** Objects named of those that are wrong or were mended; the log has all of them. */
@@ -87,7 +86,7 @@ export function careOf(facts: {
     named: last.problems
       .slice(0, MOST_NAMED)
       .map(({ state, key, why, touches }) => ({ state, key, why, touches: touches.slice(0, MOST_TOUCHED) })),
-    losses: repair ? repair.losses.map(describeLoss) : [],
+    losses: repair ? repair.losses.map(({ text }) => text) : [],
   };
 }
 

@@ -25,6 +25,8 @@ export interface Loss {
     /** Of a database: moments that can be recovered to. */
     readonly windows: readonly RecoveryWindow[];
   };
+  /** All of it in one sentence, for people. */
+  readonly text: string;
 }
 
 interface Lost {
@@ -86,7 +88,8 @@ export async function findLosses(facts: {
       windows,
     };
     const inOrder = [...backups.values()].sort((a, b) => (a.id < b.id ? -1 : 1));
-    return [{ resource, backups: inOrder, moments, remains }];
+    const loss = { resource, backups: inOrder, moments, remains };
+    return [{ ...loss, text: describeLoss(loss) }];
   });
 }
 
@@ -107,8 +110,7 @@ function gaps(windows: readonly RecoveryWindow[], newestMs: number): Loss['momen
   return lastMs !== undefined && newestMs > lastMs ? [...between, { fromMs: lastMs }] : between;
 }
 
-/** One sentence for people. */
-export function describeLoss({ resource, backups, moments, remains }: Loss): string {
+function describeLoss({ resource, backups, moments, remains }: Omit<Loss, 'text'>): string {
   const time = (ms: number) => new Date(ms).toISOString();
   const lost = [
     ...(backups.length > 0 ? [`backups ${shortened(backups.map(({ id }) => id))}`] : []),
