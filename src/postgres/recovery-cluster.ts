@@ -1,15 +1,18 @@
-import { chmod, chown, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { chmod, chown, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { DrError, fileError } from '../base/errors.ts';
+import { codeOf, DrError, fileError } from '../base/errors.ts';
 import { type Lsn, parseLsn } from './lsn.ts';
-import { revokeAccess } from './recovery-settings.ts';
+import { grantAccess, revokeAccess } from './recovery-settings.ts';
 import type { Reached } from './recovery-target.ts';
 import type { ServerProcess } from './server-process.ts';
 import { queryOnce } from './server-process-sql.ts';
 import type { ServerUser } from './server-process-user.ts';
 import type { WalSpool } from './wal-spool.ts';
+
+/** How long a server may take to read its access rules again, milliseconds. */
+const reloadPatienceMs = 10_000;
 
 /** A server after promotion. */
 export interface Promoted {
@@ -117,6 +120,49 @@ export class RunningCluster {
     if (!(await this.connect())) return true;
     const [row] = await queryOnce<{ yes: boolean }>(this.url, 'select pg_is_in_recovery() as yes');
     return row?.yes !== false;
+  }
+
+  /**
+   * Runs `work` with URLs of the cluster's owner, who may do everything, over the private socket and without password. A promoted
+   * server obeys the access rules of its site, which need not know dr at all: dr's rule is added for the time of the work only.
+   * @throws DrError `denied` when the server does not take the rule within 10 s, and whatever `work` throws.
+   */
+  async withAccess<T>(work: (urlFor: (database: string) => string) => Promise<T>, signal?: AbortSignal): Promise<T> {
+    const { server, user, hbaFile, reached } = this.#facts;
+    const asOwner = async () => {
+      // 10 is the role that initdb made (src/include/catalog/pg_authid.dat). It may have been locked out since.
+      const sql = 'select rolname from pg_roles where oid = 10 and rolcanlogin';
+      const [owner] = await queryOnce<{ rolname: string }>(this.url, sql, [], { signal });
+      return await work((database) => server.url(owner?.rolname ?? this.role, database));
+    };
+    const obeysDr = hbaFile === undefined || (reached !== undefined && this.#promoted === undefined);
+    if (obeysDr) return await asOwner();
+    await grantAccess(this.dataDirectory, user, await readFile(hbaFile, 'utf8'));
+    try {
+      server.reload();
+      await this.#letIn(signal);
+      return await asOwner();
+    } finally {
+      await revokeAccess(this.dataDirectory, hbaFile);
+      server.reload();
+    }
+  }
+
+  /** A reload takes effect a moment after its signal. */
+  async #letIn(signal: AbortSignal | undefined): Promise<void> {
+    const until = Date.now() + reloadPatienceMs;
+    for (;;) {
+      try {
+        if (await this.connect(signal)) {
+          await queryOnce(this.url, 'select 1', [], { signal });
+          return;
+        }
+      } catch (error) {
+        const refused = codeOf(error) === '28000' || (error instanceof DrError && error.kind === 'denied');
+        if (!refused || Date.now() > until) throw error;
+      }
+      await delay(20, undefined, { signal });
+    }
   }
 
   async #cleanUp(): Promise<void> {

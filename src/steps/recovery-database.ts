@@ -9,7 +9,7 @@ import type { Log } from '../base/log.ts';
 import type { OnProgress } from '../base/progress.ts';
 import type { Config } from '../config/types.ts';
 import { formatLsn } from '../postgres/lsn.ts';
-import { withClient } from '../postgres/query.ts';
+import { type Query, withClient } from '../postgres/query.ts';
 import { reopenServer } from '../postgres/quiesce.ts';
 import type { RunningCluster } from '../postgres/recovery.ts';
 import { adoptServer } from '../postgres/server-process.ts';
@@ -111,7 +111,7 @@ export class DatabaseRecoveries {
   /** Lets the roles in again that a planned move has locked out of the original. */
   async open(place: DatabasePlace, signal: AbortSignal): Promise<readonly string[]> {
     const cluster = await this.cluster(place, signal);
-    return await reopenServer(cluster.urlFor('postgres'), signal);
+    return await cluster.withAccess(async (urlFor) => await reopenServer(urlFor('postgres'), signal), signal);
   }
 
   /** Keeps WAL for the archive of the new lineage. */
@@ -121,7 +121,7 @@ export class DatabaseRecoveries {
     signal: AbortSignal,
   ): Promise<{ created: boolean; from: string }> {
     const cluster = await this.cluster(place, signal);
-    return await withClient(cluster.urlFor('postgres'), { signal }, async (query) => {
+    const reserve = async (query: Query) => {
       const find = async () =>
         await query('select restart_lsn::text from pg_replication_slots where slot_name = $1', [slot]);
       const [[known] = []] = await find();
@@ -129,7 +129,11 @@ export class DatabaseRecoveries {
       await query('select pg_create_physical_replication_slot($1, true)', [slot]);
       const [[from] = []] = await find();
       return { created: true, from: String(from) };
-    });
+    };
+    return await cluster.withAccess(
+      async (urlFor) => await withClient(urlFor('postgres'), { signal }, reserve),
+      signal,
+    );
   }
 
   async #recordRecovery(

@@ -26,20 +26,24 @@ export function openRecovery(parts: RecoveryParts): RecoveryPort & AsyncDisposab
       await databases.restore(place, point, at, onProgress, signal),
     checkDatabase: async (place, sql, signal) => {
       const cluster = await databases.cluster(place, signal);
-      return await checkCluster({
-        urlFor: (database) => cluster.urlFor(database),
-        database: databaseNameOf(config.databases[place.name]?.url),
-        // Inside the time to recover only a part is looked at; the scheduled verification has looked at all of it.
-        amcheck: 'sample',
-        mayCreateExtension: false,
-        sql,
-        signal,
-      });
+      const check = async (urlFor: (database: string) => string) =>
+        await checkCluster({
+          urlFor,
+          database: databaseNameOf(config.databases[place.name]?.url),
+          // Inside the time to recover only a part is looked at; the scheduled verification has looked at all of it.
+          amcheck: 'sample',
+          mayCreateExtension: false,
+          sql,
+          signal,
+        });
+      return await cluster.withAccess(check, signal);
     },
     askDatabase: async (place, sql, signal) => {
       const cluster = await databases.cluster(place, signal);
-      const url = cluster.urlFor(databaseNameOf(config.databases[place.name]?.url));
-      const answers = await networkProbes.answers(url, sql, signal);
+      const database = databaseNameOf(config.databases[place.name]?.url);
+      const ask = async (urlFor: (database: string) => string) =>
+        await networkProbes.answers(urlFor(database), sql, signal);
+      const answers = await cluster.withAccess(ask, signal);
       if (answers) return answers;
       throw new DrError('check-failed', `the recovered ${place.name} does not answer the questions of the runbook`, {
         where: place.directory,

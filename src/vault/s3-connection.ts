@@ -196,7 +196,9 @@ export class S3Connection {
       const offsetMs = this.client.config.systemClockOffset;
       if (Math.abs(offsetMs) < 1000) return false;
       if (!this.#toldOfSkew) {
-        const differs = formatDuration(Math.abs(offsetMs));
+        // The store tells whole seconds, and its answer travelled: nobody needs the seconds of an hour.
+        const grainMs = Math.abs(offsetMs) < 600_000 ? 1000 : 60_000;
+        const differs = formatDuration(Math.round(Math.abs(offsetMs) / grainMs) * grainMs);
         const facts = { vault: this.#options.name, clock: `${differs} ${offsetMs > 0 ? 'behind' : 'ahead'}` };
         this.#log.warn(facts, 'the clock of this machine differs from that of the vault: correct it (NTP)');
         this.#toldOfSkew = true;

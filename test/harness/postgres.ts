@@ -76,6 +76,9 @@ export interface TestPostgres extends AsyncDisposable {
   log(): string;
 }
 
+/** Access rules of a server that lets nobody in by its socket. */
+export const networkOnly = ['host all all 127.0.0.1/32 trust', 'host replication all 127.0.0.1/32 trust'];
+
 /** Starts a server; `await using` or `stop()` ends it, and the end of the test run does at the latest. */
 export async function startPostgres(options: TestPostgresOptions = {}): Promise<TestPostgres> {
   const version = options.version ?? 17;

@@ -9,7 +9,7 @@ import { parseLsn } from '../../src/postgres/lsn.ts';
 import { listRunIds, readJournal } from '../../src/runbook/journal.ts';
 import { readReport } from '../../src/runbook/run-report.ts';
 import { FileStore } from '../../src/vault/file-store.ts';
-import { startPostgres, type TestPostgres } from '../harness/postgres.ts';
+import { networkOnly, startPostgres, type TestPostgres } from '../harness/postgres.ts';
 import { type Ended, startNode, type TestProcess } from '../harness/process.ts';
 import { type Route53Server, startRoute53 } from '../harness/route53/server.ts';
 import { tempDir } from '../harness/temp.ts';
@@ -34,7 +34,8 @@ const west = () => new FileStore({ name: 'west', region: 'eu-central-1', root: v
 
 beforeAll(async () => {
   root = await tempDir('failover');
-  east = await startPostgres({ version: 17 });
+  // As most servers are set up: dr has no way in but the network.
+  east = await startPostgres({ version: 17, hba: networkOnly });
   await east.sql('create table orders (id bigint primary key, placed timestamptz default now())');
   await east.sql('insert into orders select generate_series(1, 5000)');
   await Promise.all(['uploads/a/b', 'etc', 'west'].map((name) => mkdir(join(root, name), { recursive: true })));

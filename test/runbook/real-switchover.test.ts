@@ -7,7 +7,7 @@ import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { readReport } from '../../src/runbook/run-report.ts';
 import { FileStore } from '../../src/vault/file-store.ts';
-import { startPostgres, type TestPostgres } from '../harness/postgres.ts';
+import { networkOnly, startPostgres, type TestPostgres } from '../harness/postgres.ts';
 import { type Ended, startNode, type TestProcess } from '../harness/process.ts';
 import { type Route53Server, startRoute53 } from '../harness/route53/server.ts';
 import { tempDir } from '../harness/temp.ts';
@@ -28,7 +28,8 @@ const finished = async (site: string, ...args: string[]): Promise<Ended> => awai
 
 beforeAll(async () => {
   root = await tempDir('switchover');
-  original = await startPostgres({ version: 17 });
+  // As most servers are set up: dr has no way in but the network.
+  original = await startPostgres({ version: 17, hba: networkOnly });
   await original.sql('create role app login');
   await original.sql('create table orders (client int, id bigint, primary key (client, id))');
   await original.sql('grant all on orders to app');
