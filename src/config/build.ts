@@ -5,6 +5,7 @@ import { buildObjectLock } from './object-lock.ts';
 import { parseDatabaseUrl } from './scalars.ts';
 import type { ConfigFile } from './schema.ts';
 import type {
+  ClusterAccess,
   Config,
   DatabaseConfig,
   DatabaseTarget,
@@ -36,7 +37,7 @@ export function buildConfig(file: ConfigFile, source: Config['source']): Config 
       objectLock: buildObjectLock(vault.objectLock, file),
     })),
     allowSingleRegion: file.allowSingleRegion,
-    sites: mapValues(file.sites, (site, name) => ({ name, ...site })),
+    sites: mapValues(file.sites, (site, name) => ({ name, ...site, cluster: site.cluster && accessOf(site.cluster) })),
     active: file.active,
     encryption: buildEncryption(file.encryption),
     databases: mapValues(file.databases, (database, name) =>
@@ -198,7 +199,17 @@ function buildRoute(
   kind: RouteConfig['kind'],
   { cluster, namespace, name, rule }: NonNullable<Section<'traffic'>['httpRoute']>,
 ): RouteConfig {
-  return { kind, cluster: { kubeconfig: cluster.kubeconfig, context: cluster.context }, namespace, name, rule };
+  return { kind, cluster: accessOf(cluster), namespace, name, rule };
+}
+
+function accessOf({
+  kubeconfig,
+  context,
+}: {
+  kubeconfig?: string | undefined;
+  context?: string | undefined;
+}): ClusterAccess {
+  return { kubeconfig, context };
 }
 
 function plain(record: string): string {

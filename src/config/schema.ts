@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { cadenceForms } from './cadence.ts';
+import { clusterAccess } from './cluster-schema.ts';
 import { objectLock } from './object-lock.ts';
 import {
   absolutePath,
@@ -39,6 +40,7 @@ const vault = z.strictObject({
 const site = z.strictObject({
   region: someText('the region of the site').describe('Region the site runs in.'),
   vault: someText('the name of a vault').describe('The vault that lies in the region of this site.'),
+  cluster: clusterAccess.optional().describe('The Kubernetes cluster of this site; {} = the one that dr runs in.'),
 });
 
 const kms = z.strictObject({

@@ -1,6 +1,6 @@
 import { z } from 'zod';
+import { clusterAccess } from './cluster-schema.ts';
 import {
-  absolutePath,
   duration,
   flag,
   httpUrl,
@@ -110,20 +110,10 @@ const health = z
 
 const drivers = ['route53', 'rfc2136', 'health', 'httpRoute', 'virtualService'] as const;
 
-/** How to reach the API server of a cluster. */
-const clusterAccess = z
-  .strictObject({
-    kubeconfig: absolutePath()
-      .optional()
-      .describe('Path of the kubeconfig; default: KUBECONFIG, ~/.kube/config, or the service account of the pod.'),
-    context: someText('the name of a context').optional().describe('Default: the current context of the kubeconfig.'),
-  })
-  .prefault({});
-
 const route = (kind: string, rule: string, described: string) =>
   z
     .strictObject({
-      cluster: clusterAccess.describe(`The cluster that holds the ${kind}.`),
+      cluster: clusterAccess.prefault({}).describe(`The cluster that holds the ${kind}.`),
       namespace: someText('the name of a namespace').describe(`Namespace of the ${kind}.`),
       name: someText(`the name of the ${kind}`).describe(`Name of the ${kind}.`),
       rule: someText('the name or number of a rule').optional().describe(rule),

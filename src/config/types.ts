@@ -65,6 +65,8 @@ export interface SiteConfig {
   readonly name: string;
   readonly region: string;
   readonly vault: string;
+  /** Its Kubernetes cluster; undefined = it has none that dr knows. */
+  readonly cluster: ClusterAccess | undefined;
 }
 
 /** When something is done. `on-change` only for configuration. */
