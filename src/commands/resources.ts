@@ -14,7 +14,10 @@ export function configuredResources(config: Config): ConfiguredResource[] {
   return [
     ...Object.keys(config.databases).map((name) => ({ name, kind: 'database' as const })),
     ...Object.keys(config.data).map((name) => ({ name, kind: 'data' as const })),
-    ...Object.keys(config.configuration).map((name) => ({ name, kind: 'configuration' as const })),
+    ...[...Object.keys(config.configuration), ...Object.keys(config.objects)].map((name) => ({
+      name,
+      kind: 'configuration' as const,
+    })),
   ];
 }
 

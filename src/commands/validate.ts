@@ -96,17 +96,20 @@ function protectedBy(config: Config): Protected[] {
       recoversAt: Object.keys(database.recover),
     }),
   );
-  const directories = [...Object.values(config.data), ...Object.values(config.configuration)].map(
-    (directory): Protected => ({
-      name: directory.name,
-      kind: directory.kind,
-      schedule: directory.schedule.text,
-      lossMs: worstIntervalMs(directory.schedule),
-      rpoMs: directory.rpoMs,
-      retentionMs: directory.retentionMs,
-      keep: directory.keep,
-      recoversAt: Object.keys(directory.recover),
-    }),
-  );
+  const { data, configuration, objects } = config;
+  const directories = [data, configuration, objects]
+    .flatMap((section) => Object.values(section))
+    .map(
+      (directory): Protected => ({
+        name: directory.name,
+        kind: directory.kind,
+        schedule: directory.schedule.text,
+        lossMs: worstIntervalMs(directory.schedule),
+        rpoMs: directory.rpoMs,
+        retentionMs: directory.retentionMs,
+        keep: directory.keep,
+        recoversAt: Object.keys(directory.recover),
+      }),
+    );
   return [...databases, ...directories];
 }

@@ -1,6 +1,7 @@
 import { availableParallelism, tmpdir, userInfo } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { DrError } from '../base/errors.ts';
+import { buildFiles, buildKeep } from './build-files.ts';
 import { buildObjectLock } from './object-lock.ts';
 import { parseDatabaseUrl } from './scalars.ts';
 import type { ConfigFile } from './schema.ts';
@@ -9,8 +10,6 @@ import type {
   Config,
   DatabaseConfig,
   DatabaseTarget,
-  DirectoryConfig,
-  KeepRules,
   NotificationConfig,
   RouteConfig,
   SwitchConfig,
@@ -18,7 +17,7 @@ import type {
   TriggerConfig,
 } from './types.ts';
 
-type Section<Name extends 'databases' | 'data' | 'configuration' | 'traffic'> = ConfigFile[Name][string];
+type Section<Name extends 'databases' | 'traffic'> = ConfigFile[Name][string];
 
 /** The configuration that the rest of dr works with: names inside the entries, dependent defaults filled in. */
 export function buildConfig(file: ConfigFile, source: Config['source']): Config {
@@ -43,10 +42,7 @@ export function buildConfig(file: ConfigFile, source: Config['source']): Config 
     databases: mapValues(file.databases, (database, name) =>
       buildDatabase(name, database, rpoMs, file.backup.keepAtLeast),
     ),
-    data: mapValues(file.data, (data, name) => buildDirectory(name, 'data', data, file.backup.keepAtLeast)),
-    configuration: mapValues(file.configuration, (settings, name) =>
-      buildDirectory(name, 'configuration', settings, file.backup.keepAtLeast),
-    ),
+    ...buildFiles(file),
     traffic: mapValues(file.traffic, (traffic, name) => buildTraffic(name, traffic)),
     verification: file.verification,
     validation: {
@@ -124,34 +120,6 @@ function buildDatabase(
       }),
     ),
   };
-}
-
-function buildDirectory(
-  name: string,
-  kind: 'data' | 'configuration',
-  section: Section<'data'>,
-  keepAtLeast: number,
-): DirectoryConfig {
-  return {
-    name,
-    kind,
-    path: section.path,
-    schedule: section.schedule,
-    retentionMs: section.retention.age,
-    keep: buildKeep(section.retention, keepAtLeast),
-    rpoMs: section.rpo,
-    exclude: section.exclude,
-    allowEmpty: section.allowEmpty,
-    recover: section.recover,
-  };
-}
-
-/** A field of the short form of a retention is as one that is left out of the long form. */
-type Retention = Extract<Section<'data'>['retention'], { daily?: unknown }>;
-
-function buildKeep(retention: Retention, keepAtLeast: number): KeepRules {
-  const { last, daily, weekly, monthly, yearly, timeZone } = retention;
-  return { last: last ?? keepAtLeast, daily, weekly, monthly, yearly, timeZone };
 }
 
 function buildTraffic(name: string, traffic: Section<'traffic'>): TrafficConfig {

@@ -56,6 +56,11 @@ export function parseCadence(text: string): Cadence | string {
   return `"${plain}" is not a cadence: write ${cadenceForms}`;
 }
 
+/** `on change` with another quiet time, unless one is written: `on change after 2s` stays. */
+export function withQuiet(cadence: Cadence, quietMs: number): Cadence {
+  return cadence.kind === 'on-change' && !/ after /i.test(cadence.text) ? { ...cadence, quietMs } : cadence;
+}
+
 function cron(expression: string, timeZone: string | undefined, text: string): Cadence | string {
   const zone = timeZone ?? 'UTC';
   try {

@@ -47,7 +47,9 @@ export function buildObjectLock(
 
 /** Locks that do not hold what they promise, or hold more than was meant. */
 export function checkObjectLock(config: Config, { wrong, doubtful }: Findings): void {
-  const resources = [config.databases, config.data, config.configuration].flatMap((section) => Object.values(section));
+  const resources = [config.databases, config.data, config.configuration, config.objects].flatMap((section) =>
+    Object.values(section),
+  );
   for (const { name, url, objectLock: lock } of Object.values(config.vaults)) {
     if (!lock) continue;
     const path = ['vaults', name, 'objectLock'];

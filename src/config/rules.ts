@@ -5,7 +5,7 @@ import { checkObjectLock } from './object-lock.ts';
 import { checkPlaces } from './places.ts';
 import { type Findings, type KeyPath, suggestion } from './problems.ts';
 import { checkTraffic } from './traffic-rules.ts';
-import type { Cadence, Config, DirectoryConfig } from './types.ts';
+import type { Cadence, Config, DirectoryConfig, ObjectsConfig } from './types.ts';
 
 /** Everything that no single value shows: names that must exist, promises that must be possible, places that must not collide. */
 export function checkRules(config: Config, findings: Findings): void {
@@ -18,6 +18,7 @@ export function checkRules(config: Config, findings: Findings): void {
   for (const directory of [...Object.values(config.data), ...Object.values(config.configuration)]) {
     checkDirectory(config, directory, findings);
   }
+  for (const objects of Object.values(config.objects)) checkObjects(config, objects, findings);
   checkTraffic(config, findings);
   checkProofs(config, findings);
   checkPlaces(config, findings);
@@ -80,12 +81,13 @@ function checkSites(config: Config, { wrong, doubtful }: Findings): void {
 /** Resources share one name space in the vaults (some of which do not tell capitals apart) and on the command line. */
 function checkNames(config: Config, { wrong, doubtful }: Findings): void {
   const seen = new Map<string, string>();
-  for (const section of ['databases', 'data', 'configuration'] as const) {
+  for (const section of ['databases', 'data', 'configuration', 'objects'] as const) {
+    const key = section === 'objects' ? 'configuration' : section;
     for (const name of Object.keys(config[section])) {
       const other = seen.get(name.toLowerCase());
       if (other !== undefined)
-        wrong([section, name], `the name is taken by ${other}: every resource has a name of its own`);
-      else seen.set(name.toLowerCase(), `${section}.${name}`);
+        wrong([key, name], `the name is taken by ${other}: every resource has a name of its own`);
+      else seen.set(name.toLowerCase(), `${key}.${name}`);
     }
   }
   if (seen.size === 0) doubtful([], 'nothing is protected: add databases, data or configuration');
@@ -119,7 +121,33 @@ function checkDatabases(config: Config, { wrong, doubtful }: Findings): void {
   }
 }
 
-function checkDirectory(config: Config, directory: DirectoryConfig, { wrong, doubtful }: Findings): void {
+/** Objects of a cluster: there must be one to take them from, and Secrets are never stored readable. */
+function checkObjects(config: Config, objects: ObjectsConfig, findings: Findings): void {
+  const { wrong } = findings;
+  const path = ['configuration', objects.name];
+  for (const site of [config.active, ...Object.keys(objects.recover)]) {
+    const named = Object.hasOwn(config.sites, site) ? config.sites[site] : undefined;
+    if (named && !named.cluster) {
+      wrong(
+        site === config.active ? [...path, 'kubernetes'] : [...path, 'recover', site],
+        `needs the cluster of site ${site}: add "sites.${site}.cluster" ({} = the one that dr runs in)`,
+      );
+    }
+  }
+  if (objects.select.secrets && config.encryption === 'none') {
+    wrong(
+      [...path, 'kubernetes', 'secrets'],
+      'stores Secrets, and the vaults are readable ("encryption: none"): name recipients, or leave Secrets out',
+    );
+  }
+  checkDirectory(config, objects, findings);
+}
+
+function checkDirectory(
+  config: Config,
+  directory: DirectoryConfig | ObjectsConfig,
+  { wrong, doubtful }: Findings,
+): void {
   const path = [directory.kind, directory.name];
   if (directory.kind === 'data' && directory.schedule.kind === 'on-change') {
     wrong(

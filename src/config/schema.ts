@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { cadenceForms } from './cadence.ts';
-import { clusterAccess } from './cluster-schema.ts';
+import { clusterAccess, clusterObjects, clusterTarget } from './cluster-schema.ts';
 import { objectLock } from './object-lock.ts';
 import {
   absolutePath,
@@ -147,6 +147,42 @@ const directory = (schedule: string, age: string, what: string) =>
       .describe('Where each other site brings it up, by site.'),
   });
 
+/** Configuration is a folder or objects of a cluster. */
+const configuration = directory('on change', '1 year', 'configuration')
+  .extend({
+    path: absolutePath().optional().describe('Folder at the active site that holds the configuration.'),
+    kubernetes: clusterObjects
+      .optional()
+      .describe('Objects of the Kubernetes cluster of the active site (sites.NAME.cluster), instead of a folder.'),
+    exclude: z
+      .array(someText('a pattern'))
+      .prefault([])
+      .describe(
+        'Glob patterns of what is left out, relative to the path; of objects: of their files (namespaces/*/core/ConfigMap/*-lock.yaml).',
+      ),
+    recover: z
+      .record(
+        name(),
+        z.strictObject({
+          path: absolutePath().optional().describe('Folder that is filled at that site.'),
+          kubernetes: clusterTarget.optional().describe('How objects are brought up in the cluster of that site.'),
+        }),
+      )
+      .prefault({})
+      .describe('Where each other site brings it up, by site.'),
+  })
+  .refine((value) => (value.path === undefined) !== (value.kubernetes === undefined), {
+    error: 'needs exactly one of path and kubernetes',
+  })
+  .superRefine(({ path, recover }, context) => {
+    const key = path === undefined ? 'kubernetes' : 'path';
+    for (const [site, target] of Object.entries(recover)) {
+      if (Object.keys(target).join() === key) continue;
+      const message = `must be { ${key}: … }, as what is recovered is ${key === 'path' ? 'a folder' : 'objects of a cluster'}`;
+      context.addIssue({ code: 'custom', path: ['recover', site], message });
+    }
+  });
+
 const httpCheck = z.strictObject({
   site: someText('the name of a site').describe('The site that serves it.'),
   url: httpUrl().describe('What is asked, with GET.'),
@@ -199,9 +235,9 @@ export const fileSchema = z.strictObject({
     .prefault({})
     .describe('Folders of application data to protect, by name.'),
   configuration: z
-    .record(name(), directory('on change', '1 year', 'configuration'))
+    .record(name(), configuration)
     .prefault({})
-    .describe('Folders of configuration to protect, by name.'),
+    .describe('Configuration to protect: folders, or objects of a Kubernetes cluster, by name.'),
   traffic: z.record(name(), traffic).prefault({}).describe('Names that are pointed to the recovery site, by name.'),
   verification: z
     .strictObject({

@@ -1,6 +1,16 @@
 import { DrError } from '../base/errors.ts';
 import { suggestion } from './problems.ts';
-import type { Config, DatabaseConfig, DatabaseTarget, DirectoryConfig, SiteConfig, VaultConfig } from './types.ts';
+import type {
+  ClusterAccess,
+  Config,
+  DatabaseConfig,
+  DatabaseTarget,
+  DirectoryConfig,
+  ObjectsConfig,
+  ObjectsTarget,
+  SiteConfig,
+  VaultConfig,
+} from './types.ts';
 
 /** Where everything is at one site. A resource that has no place there is missing from the maps and named in `without`. */
 export interface SitePlaces {
@@ -10,6 +20,8 @@ export interface SitePlaces {
   readonly databases: Readonly<Record<string, DatabasePlace>>;
   /** Data sets and configurations, by name. */
   readonly directories: Readonly<Record<string, DirectoryPlace>>;
+  /** Configurations that lie in the cluster of the site, by name. */
+  readonly objects: Readonly<Record<string, ObjectsPlace>>;
   /** Names of the resources that have no place at this site. */
   readonly without: readonly string[];
   /** What each traffic name points to when this site is active; names without an endpoint here are missing. */
@@ -29,6 +41,13 @@ export interface DirectoryPlace {
   readonly path: string;
 }
 
+export interface ObjectsPlace {
+  readonly objects: ObjectsConfig;
+  readonly cluster: ClusterAccess;
+  /** How it is brought up here; undefined at the site that the file calls active. */
+  readonly target: ObjectsTarget | undefined;
+}
+
 /**
  * The paths and URLs of every resource at `site`: the top-level ones at the site that the file calls active, those
  * under `recover` elsewhere. It does not say who is active now: that is a record in the vaults.
@@ -45,6 +64,7 @@ export function forSite(config: Config, site: string): SitePlaces {
   const first = site === config.active;
   const databases: Record<string, DatabasePlace> = {};
   const directories: Record<string, DirectoryPlace> = {};
+  const objects: Record<string, ObjectsPlace> = {};
   const without: string[] = [];
   for (const database of Object.values(config.databases)) {
     const target = Object.hasOwn(database.recover, site) ? database.recover[site] : undefined;
@@ -58,10 +78,16 @@ export function forSite(config: Config, site: string): SitePlaces {
     else if (target) directories[directory.name] = { directory, path: target.path };
     else without.push(directory.name);
   }
+  for (const each of Object.values(config.objects)) {
+    const target = Object.hasOwn(each.recover, site) ? each.recover[site] : undefined;
+    if (siteConfig.cluster && (first || target))
+      objects[each.name] = { objects: each, cluster: siteConfig.cluster, target };
+    else without.push(each.name);
+  }
   const endpoints: Record<string, string> = {};
   for (const traffic of Object.values(config.traffic)) {
     const endpoint = Object.hasOwn(traffic.endpoints, site) ? traffic.endpoints[site] : undefined;
     if (endpoint !== undefined) endpoints[traffic.name] = endpoint;
   }
-  return { site: siteConfig, vault, databases, directories, without, endpoints };
+  return { site: siteConfig, vault, databases, directories, objects, without, endpoints };
 }

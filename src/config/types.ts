@@ -13,7 +13,10 @@ export interface Config {
   readonly encryption: 'none' | { readonly recipients: readonly string[]; readonly kms?: KmsConfig | undefined };
   readonly databases: Readonly<Record<string, DatabaseConfig>>;
   readonly data: Readonly<Record<string, DirectoryConfig>>;
+  /** Folders of configuration. */
   readonly configuration: Readonly<Record<string, DirectoryConfig>>;
+  /** Configuration that is taken from a cluster (`configuration.NAME.kubernetes`). Its names are none of `configuration`. */
+  readonly objects: Readonly<Record<string, ObjectsConfig>>;
   readonly traffic: Readonly<Record<string, TrafficConfig>>;
   readonly verification: VerificationConfig;
   readonly validation: ValidationConfig;
@@ -129,6 +132,44 @@ export interface DirectoryConfig {
   readonly exclude: readonly string[];
   readonly allowEmpty: boolean;
   readonly recover: Readonly<Record<string, { readonly path: string }>>;
+}
+
+/** Configuration that lies in a Kubernetes cluster as objects. */
+export interface ObjectsConfig {
+  readonly name: string;
+  readonly kind: 'configuration';
+  readonly select: ObjectSelection;
+  readonly schedule: Cadence;
+  readonly retentionMs: number;
+  readonly keep: KeepRules;
+  /** Undefined = the cadence itself is the objective. */
+  readonly rpoMs: number | undefined;
+  /** Globs on the files of the backup: `namespaces/shop/core/ConfigMap/*-lock.yaml`. */
+  readonly exclude: readonly string[];
+  readonly allowEmpty: boolean;
+  /** How each other site brings it up, by site. */
+  readonly recover: Readonly<Record<string, ObjectsTarget>>;
+}
+
+/** Which objects of a cluster. */
+export interface ObjectSelection {
+  /** By name; undefined = by `selector`. */
+  readonly namespaces: readonly string[] | undefined;
+  /** Label selector of namespaces. */
+  readonly selector: string | undefined;
+  /** Objects that lie in no namespace too. */
+  readonly clusterObjects: boolean;
+  /** Kinds as kubectl names them: `deployments.apps`, `configmaps`, `*.cert-manager.io`; no `include` = all. */
+  readonly kinds: { readonly include: readonly string[]; readonly exclude: readonly string[] };
+  readonly secrets: boolean;
+}
+
+/** How objects are brought up in the cluster of another site. */
+export interface ObjectsTarget {
+  /** Name there of namespaces that are called otherwise. */
+  readonly namespaces: Readonly<Record<string, string>>;
+  /** Workloads begin with 0 replicas. */
+  readonly scaleToZero: boolean;
 }
 
 /** A name that clients use, and where it leads when a site is active. */

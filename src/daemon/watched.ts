@@ -2,7 +2,7 @@ import type { ResourceKind } from '../backup/manifest.ts';
 import type { RetentionPolicy } from '../backup/retention/retention.ts';
 import type { CheckIntervals, WatchedResource } from '../backup/status/model.ts';
 import { nextRunAfter, worstIntervalMs } from '../config/cadence.ts';
-import type { Cadence, Config, DatabaseConfig, DirectoryConfig } from '../config/types.ts';
+import type { Cadence, Config, DatabaseConfig, DirectoryConfig, ObjectsConfig } from '../config/types.ts';
 
 /** Every resource of the configuration with what is promised for it, as the measuring of the status wants it. */
 export function watchedResources(config: Config): WatchedResource[] {
@@ -23,15 +23,18 @@ export function watchedResources(config: Config): WatchedResource[] {
       wal: database.wal.enabled,
     }),
   );
-  const directories = [...Object.values(config.data), ...Object.values(config.configuration)].map(
-    (directory): WatchedResource => ({
-      ...common(directory.name, directory.schedule),
-      kind: directory.kind,
-      rpoMs: directory.rpoMs,
-      retentionMs: directory.retentionMs,
-      wal: false,
-    }),
-  );
+  const { data, configuration, objects } = config;
+  const directories = [data, configuration, objects]
+    .flatMap((section) => Object.values(section))
+    .map(
+      (directory): WatchedResource => ({
+        ...common(directory.name, directory.schedule),
+        kind: directory.kind,
+        rpoMs: directory.rpoMs,
+        retentionMs: directory.retentionMs,
+        wal: false,
+      }),
+    );
   return [...databases, ...directories];
 }
 
@@ -44,13 +47,13 @@ export function checkIntervals({ daemon }: Config): CheckIntervals {
 /** How long backups of each resource are kept. */
 export function retentionPolicies(config: Config): ReadonlyMap<string, RetentionPolicy> {
   const policies = new Map<string, RetentionPolicy>();
-  const add = (kind: ResourceKind, { name, retentionMs, keep }: DatabaseConfig | DirectoryConfig) => {
+  const add = (kind: ResourceKind, { name, retentionMs, keep }: DatabaseConfig | DirectoryConfig | ObjectsConfig) => {
     const { last: keepAtLeast, ...periods } = keep;
     policies.set(name, { kind, retentionMs, keepAtLeast, periods });
   };
   for (const database of Object.values(config.databases)) add('database', database);
-  for (const directory of [...Object.values(config.data), ...Object.values(config.configuration)]) {
-    add(directory.kind, directory);
+  for (const section of [config.data, config.configuration, config.objects]) {
+    for (const each of Object.values(section)) add(each.kind, each);
   }
   return policies;
 }

@@ -19,7 +19,8 @@ export function membersAt(config: Config, site: string): Record<Collection, stri
 export function objectivesAt(config: Config): Record<string, number> {
   const objectives: Record<string, number> = {};
   for (const { name, rpoMs } of Object.values(config.databases)) objectives[name] = rpoMs;
-  for (const { name, rpoMs } of [...Object.values(config.data), ...Object.values(config.configuration)])
-    if (rpoMs !== undefined) objectives[name] = rpoMs;
+  for (const section of [config.data, config.configuration, config.objects]) {
+    for (const { name, rpoMs } of Object.values(section)) if (rpoMs !== undefined) objectives[name] = rpoMs;
+  }
   return objectives;
 }

@@ -53,10 +53,11 @@ export const assessResources = defineStep({
       });
     }
     const { world, run, signal, clock, note } = context;
-    const { databases, directories } = forSite(world.config, run.site);
+    const { databases, directories, objects } = forSite(world.config, run.site);
     const found = await Promise.all(
       protectedResources(world.config).map(async ({ name, kind }): Promise<ResourcePoint | Missing> => {
-        if (kind === 'database' ? databases[name]?.target === undefined : directories[name] === undefined) {
+        const place = kind === 'database' ? databases[name]?.target : (directories[name] ?? objects[name]);
+        if (place === undefined) {
           const problem = `the configuration gives it no place at ${run.site} (recover.${run.site})`;
           return { name, kind, problem };
         }
@@ -101,6 +102,9 @@ function protectedResources(config: Config): Array<{ name: string; kind: Resourc
   return [
     ...Object.keys(config.databases).map((name) => ({ name, kind: 'database' as const })),
     ...Object.keys(config.data).map((name) => ({ name, kind: 'data' as const })),
-    ...Object.keys(config.configuration).map((name) => ({ name, kind: 'configuration' as const })),
+    ...[...Object.keys(config.configuration), ...Object.keys(config.objects)].map((name) => ({
+      name,
+      kind: 'configuration' as const,
+    })),
   ];
 }

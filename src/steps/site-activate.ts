@@ -37,13 +37,16 @@ export const siteActivate = defineStep({
       problems: [],
     };
   },
-  async run(context, { points, missing }) {
+  async run(context, { points: all, missing }) {
+    const { objects } = forSite(context.world.config, context.run.site);
+    // Objects go into a cluster: there is no place on this machine to look at.
+    const points = Object.values(all).filter(({ resource }) => objects[resource] === undefined);
     const findings: Finding[] = (
       await Promise.all([
-        ...Object.values(points).map((point) =>
+        ...points.map((point) =>
           point.kind === 'database' ? checkDatabasePlace(context, point) : checkDirectoryPlace(context, point),
         ),
-        checkSpace(context, Object.values(points)),
+        checkSpace(context, points),
       ])
     ).flat();
     const warnings = await checkTraffic(context);
