@@ -33,6 +33,7 @@ import { currentHolder, describeHolder } from '../vault/lease-holder.ts';
 import type { CommandContext, CommandResult } from './context.ts';
 import type { At, FailoverOptions } from './options.ts';
 import { createRunView, type Forecast } from './run-view.ts';
+import { openClusters } from './site-clusters.ts';
 import { trafficPorts } from './traffic-ports.ts';
 import { openWorld, type World } from './world.ts';
 
@@ -49,6 +50,7 @@ export async function run(context: CommandContext, options: FailoverOptions): Pr
   if (options.mode === 'real') await confirm(context, options, from, to);
 
   await using drivers = openDrivers(context, world);
+  await using clusters = openClusters(context, world.config);
   await using recovery = openRecovery({
     config: world.config,
     stores: inOrder(world, to),
@@ -69,6 +71,7 @@ export async function run(context: CommandContext, options: FailoverOptions): Pr
       probes: networkProbes,
       writers: sqlWriters,
       traffic: drivers.get,
+      cluster: clusters.get,
     },
     registry: stepRegistry,
     clock: context.clock,

@@ -2,6 +2,7 @@ import { availableParallelism, tmpdir, userInfo } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { DrError } from '../base/errors.ts';
 import { buildFiles, buildKeep } from './build-files.ts';
+import { buildExecutor, buildLeader } from './executor-schema.ts';
 import { buildObjectLock } from './object-lock.ts';
 import { parseDatabaseUrl } from './scalars.ts';
 import type { ConfigFile } from './schema.ts';
@@ -16,6 +17,7 @@ import type {
   TrafficConfig,
   TriggerConfig,
 } from './types.ts';
+import { buildWorkloads } from './workloads.ts';
 
 type Section<Name extends 'databases' | 'traffic'> = ConfigFile[Name][string];
 
@@ -44,6 +46,7 @@ export function buildConfig(file: ConfigFile, source: Config['source']): Config 
     ),
     ...buildFiles(file),
     traffic: mapValues(file.traffic, (traffic, name) => buildTraffic(name, traffic)),
+    ...buildWorkloads(file),
     verification: file.verification,
     validation: {
       http: file.validation.http.map((check) => ({ ...check, contains: check.contains })),
@@ -52,10 +55,12 @@ export function buildConfig(file: ConfigFile, source: Config['source']): Config 
     },
     daemon: {
       listen: file.daemon.listen,
+      leader: buildLeader(file.daemon.leader),
       retentionSchedule: file.daemon.retention,
       applyRetention: file.daemon.applyRetention,
       vaultCheck: file.daemon.vaultCheck,
     },
+    executor: buildExecutor(file.executor),
     backup: {
       compressionLevel: file.backup.compressionLevel,
       partBytes: file.backup.partSize,

@@ -10,7 +10,7 @@ export const clusterAccess = z.strictObject({
 });
 
 /** The name of a namespace: a DNS label. */
-const namespace = () =>
+export const namespace = () =>
   z.string({ error: 'must be the name of a namespace' }).regex(/^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/, {
     error: 'must be the name of a namespace: lower-case letters, digits and "-", at most 63',
   });

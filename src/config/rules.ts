@@ -1,11 +1,13 @@
 import { formatDuration } from '../base/units.ts';
 import { worstIntervalMs } from './cadence.ts';
 import { checkEncryption } from './encryption.ts';
+import { checkExecutor } from './executor-schema.ts';
 import { checkObjectLock } from './object-lock.ts';
 import { checkPlaces } from './places.ts';
 import { type Findings, type KeyPath, suggestion } from './problems.ts';
 import { checkTraffic } from './traffic-rules.ts';
 import type { Cadence, Config, DirectoryConfig, ObjectsConfig } from './types.ts';
+import { checkWorkloads } from './workloads.ts';
 
 /** Everything that no single value shows: names that must exist, promises that must be possible, places that must not collide. */
 export function checkRules(config: Config, findings: Findings): void {
@@ -19,7 +21,9 @@ export function checkRules(config: Config, findings: Findings): void {
     checkDirectory(config, directory, findings);
   }
   for (const objects of Object.values(config.objects)) checkObjects(config, objects, findings);
+  checkExecutor(config, findings);
   checkTraffic(config, findings);
+  checkWorkloads(config, findings);
   checkProofs(config, findings);
   checkPlaces(config, findings);
 }

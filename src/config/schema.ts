@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { cadenceForms } from './cadence.ts';
 import { clusterAccess, clusterObjects, clusterTarget } from './cluster-schema.ts';
+import { executor, leader } from './executor-schema.ts';
 import { objectLock } from './object-lock.ts';
 import {
   absolutePath,
@@ -20,6 +21,7 @@ import {
 import { commands, notifications } from './schema-tools.ts';
 import { credentials, traffic, triggers } from './traffic-schema.ts';
 import { vaultCheck } from './vault-check-schema.ts';
+import { gitops, workload } from './workload-schema.ts';
 
 /**
  * The shape of the configuration file, key by key. This one table gives the types, the defaults, the JSON schema and the
@@ -239,6 +241,14 @@ export const fileSchema = z.strictObject({
     .prefault({})
     .describe('Configuration to protect: folders, or objects of a Kubernetes cluster, by name.'),
   traffic: z.record(name(), traffic).prefault({}).describe('Names that are pointed to the recovery site, by name.'),
+  workloads: z
+    .record(name(), workload)
+    .prefault({})
+    .describe('Workloads in the clusters of the sites that runbooks stop and start, by name.'),
+  gitops: z
+    .record(name(), gitops)
+    .prefault({})
+    .describe('Reconcilers that would undo what runbooks change, by name: they are paused first.'),
   verification: z
     .strictObject({
       schedule: z
@@ -271,6 +281,7 @@ export const fileSchema = z.strictObject({
       listen: listenAddress()
         .prefault('127.0.0.1:8080')
         .describe('Where /health, /ready, /startup and /metrics are served.'),
+      leader,
       retention: cadence().prefault('daily').describe('When retention is applied.'),
       applyRetention: flag()
         .prefault(true)
@@ -281,6 +292,7 @@ export const fileSchema = z.strictObject({
     })
     .prefault({})
     .describe('The daemon.'),
+  executor,
   backup: z
     .strictObject({
       compressionLevel: whole(1, 19).prefault(3).describe('zstd level.'),

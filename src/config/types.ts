@@ -1,3 +1,9 @@
+import type { DaemonConfig, ExecutorConfig } from './daemon-types.ts';
+import type { GitopsConfig, WorkloadConfig } from './workload-types.ts';
+
+export type { DaemonConfig, VaultCheckConfig } from './daemon-types.ts';
+export type { GitopsConfig, SiteObjectConfig, VolumeRestoreConfig, WorkloadConfig } from './workload-types.ts';
+
 /** The validated configuration: every default filled in, every duration in milliseconds, every reference expanded. */
 export interface Config {
   readonly version: 1;
@@ -18,9 +24,15 @@ export interface Config {
   /** Configuration that is taken from a cluster (`configuration.NAME.kubernetes`). Its names are none of `configuration`. */
   readonly objects: Readonly<Record<string, ObjectsConfig>>;
   readonly traffic: Readonly<Record<string, TrafficConfig>>;
+  /** What runbooks stop and start in the clusters of the sites. */
+  readonly workloads: Readonly<Record<string, WorkloadConfig>>;
+  /** What would undo that, and is paused first. */
+  readonly gitops: Readonly<Record<string, GitopsConfig>>;
   readonly verification: VerificationConfig;
   readonly validation: ValidationConfig;
   readonly daemon: DaemonConfig;
+  /** Jobs of Kubernetes do backups and verifications; undefined = the daemon does them itself. */
+  readonly executor: ExecutorConfig | undefined;
   readonly backup: BackupTuning;
   readonly postgresql: { readonly binaries: readonly string[] };
   /** Programs that runbooks may start, by name. */
@@ -288,25 +300,6 @@ export interface TriggerConfig {
   readonly prometheus:
     | { readonly url: string; readonly errors: string | undefined; readonly p95: string | undefined }
     | undefined;
-}
-
-export interface DaemonConfig {
-  readonly listen: { readonly host: string; readonly port: number };
-  readonly retentionSchedule: Cadence;
-  /** False: somebody else runs `dr retention --apply`. */
-  readonly applyRetention: boolean;
-  readonly vaultCheck: VaultCheckConfig;
-}
-
-/** The scheduled look at what the vaults hold. Undefined: only by command. */
-export interface VaultCheckConfig {
-  readonly schedule: Cadence | undefined;
-  /** When content is read as well. */
-  readonly readData: Cadence | undefined;
-  /** The share of the content that is read each time, above 0 and up to 1. */
-  readonly sample: number;
-  /** What is found is mended from the other vaults at once. */
-  readonly repair: boolean;
 }
 
 /** A program that runbooks may start. */

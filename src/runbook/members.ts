@@ -12,6 +12,9 @@ export function membersAt(config: Config, site: string): Record<Collection, stri
     data: directories('data'),
     configuration: directories('configuration'),
     traffic: Object.keys(places.endpoints),
+    // Steps over these say themselves at which site they act.
+    workloads: Object.keys(config.workloads),
+    gitops: Object.keys(config.gitops),
   };
 }
 

@@ -8,8 +8,8 @@ import type { RecoveryTarget, World } from './ports.ts';
 export const runModes = ['failover', 'switchover', 'failback', 'drill'] as const;
 export type RunMode = (typeof runModes)[number];
 
-/** Kinds of protected things that a step can be repeated over. */
-export const collections = ['databases', 'data', 'configuration', 'traffic'] as const;
+/** Kinds of configured things that a step can be repeated over. */
+export const collections = ['databases', 'data', 'configuration', 'traffic', 'workloads', 'gitops'] as const;
 export type Collection = (typeof collections)[number];
 
 /** What is fixed when a run starts and what people decided on the way. */
@@ -29,7 +29,7 @@ export interface RunFacts {
 /** What a step gets to work with. */
 export interface StepContext {
   readonly run: RunFacts;
-  /** The resource or traffic name of this repetition (`forEach`); undefined for a step that runs once. */
+  /** The name of the resource, traffic, workload … of this repetition (`forEach`); undefined for a step that runs once. */
   readonly each: string | undefined;
   readonly world: World;
   readonly clock: Clock;

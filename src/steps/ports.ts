@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import type { OnProgress } from '../base/progress.ts';
+import type { Cluster } from '../cluster/contract.ts';
 import type { Config, SiteConfig } from '../config/types.ts';
 import type { TrafficDriver } from '../traffic/contract.ts';
 import type { ObjectStore } from '../vault/store.ts';
@@ -18,6 +19,8 @@ export interface World {
   readonly writers: WriterPort;
   /** The driver of a traffic entry. Throws `not-found` for a name that the configuration does not have. */
   traffic(name: string): TrafficDriver;
+  /** The cluster of a site, opened with its first use. Throws `config` for a site that has none. */
+  cluster(site: string): Promise<Cluster>;
 }
 
 /** Which moment to bring back. */

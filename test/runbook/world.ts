@@ -16,6 +16,7 @@ import { acquireLease } from '../../src/vault/lease.ts';
 import { MemoryStore } from '../../src/vault/memory-store.ts';
 import type { Body, CreateOptions, ObjectStore } from '../../src/vault/store.ts';
 import { testRoot } from '../harness/temp.ts';
+import { MemoryClusters } from './memory-clusters.ts';
 import { MemoryRecovery } from './memory-recovery.ts';
 
 const SLICE_MS = 2000;
@@ -132,6 +133,7 @@ export class TestWorld {
   readonly west = new MemoryStore({ name: 'west', region: 'eu-central-1' });
   readonly zone = new MemoryZone();
   readonly recovery: MemoryRecovery;
+  readonly clusters = new MemoryClusters(this.clock);
   /** Every write to a vault that any process made. */
   readonly writes: string[] = [];
   /** Every change of the record. */
@@ -155,8 +157,9 @@ export class TestWorld {
     this.recovery = new MemoryRecovery(this.clock);
   }
 
-  static async create(runbook?: Runbook | string): Promise<TestWorld> {
-    const config = parseConfig(configText(await freePort()), '/etc/dr/dr.yaml', {}).config;
+  /** `more`: further sections of the configuration. */
+  static async create(runbook?: Runbook | string, more = ''): Promise<TestWorld> {
+    const config = parseConfig(configText(await freePort(), more), '/etc/dr/dr.yaml', {}).config;
     const world = new TestWorld(
       config,
       typeof runbook === 'object' ? runbook : await loadRunbook(shippedRunbooks, runbook ?? 'failover', stepRegistry),
@@ -186,6 +189,7 @@ export class TestWorld {
       probes: this.#probes(),
       writers: this.#writers(mortal),
       traffic: () => this.#traffic(mortal),
+      cluster: async (site) => this.clusters.seenBy(mortal, site),
     };
     let random = 0;
     return {
@@ -317,7 +321,7 @@ async function freePort(): Promise<number> {
   return address.port;
 }
 
-function configText(port: number): string {
+function configText(port: number, more: string): string {
   const root = testRoot();
   return `version: 1
 objectives: { rto: 1h, rpo: 15m }
@@ -325,8 +329,8 @@ vaults:
   east: { region: eu-west-1, url: "file://${root}/vault-east" }
   west: { region: eu-central-1, url: "file://${root}/vault-west" }
 sites:
-  east: { region: eu-west-1, vault: east }
-  west: { region: eu-central-1, vault: west }
+  east: { region: eu-west-1, vault: east, cluster: { context: east } }
+  west: { region: eu-central-1, vault: west, cluster: { context: west } }
 active: east
 encryption: none
 databases:
@@ -346,7 +350,7 @@ validation:
   http: [{ site: west, url: "http://west.example.com/health", status: 200 }]
   stabilize: 30s
 scratch: ${root}/scratch
-`;
+${more}`;
 }
 
 /** The error that a promise rejects with. */
