@@ -49,7 +49,8 @@ async function readPrivate(file: string, what: string, log: Log): Promise<Buffer
   try {
     const bytes = await readFile(file);
     const { mode } = await stat(file);
-    if (mode & 0o077) {
+    // 440 is how Kubernetes mounts a Secret for a user that is not root: nothing can be changed there.
+    if (mode & 0o077 && (mode & 0o777) !== 0o440) {
       const facts = { file, mode: (mode & 0o777).toString(8) };
       log.warn(facts, `${what} can be read by others than its owner: chmod 600`);
     }

@@ -155,6 +155,12 @@ function ofResources(gauge: Define): void {
     ['resource'],
     each(({ newest }) => seconds(newest?.finishedAtMs)),
   );
+  gauge(
+    'dr_backup_max_age_seconds',
+    'How old the newest backup may become before one was missed: the interval of its schedule and a quarter.',
+    ['resource'],
+    each(({ maxAgeMs }) => seconds(maxAgeMs)),
+  );
   gauge('dr_backup_bytes', 'Size of the newest backup.', ['resource', 'size'], ({ status }) =>
     (status?.resources ?? []).flatMap(({ name, newest }): Sample[] => [
       [{ resource: name, size: 'logical' }, newest?.logicalBytes],

@@ -29,6 +29,7 @@ const orders: ResourceStatus = {
     bytes: 1,
     restoreMs: 250_000,
   },
+  maxAgeMs: undefined,
   nextRunMs: at + 3_600_000,
   vaults: [],
 };

@@ -155,9 +155,17 @@ subjects:
 {{- end }}
 {{- end }}
 
-{{/* dr.yaml: what is given, over what a container needs. */}}
+{{/* dr.yaml: what is given, over what a pod of this site needs: where it listens, its folders, how each cluster is reached. */}}
 {{- define "dr.config" -}}
-{{- $needed := dict "daemon" (dict "listen" "0.0.0.0:8080") "scratch" "/var/lib/dr" }}
+{{- $daemon := dict "listen" "0.0.0.0:8080" }}
+{{- if not .Values.rights.leader }}{{ $_ := set $daemon "leader" "never" }}{{ end }}
+{{- $needed := dict "daemon" $daemon "scratch" "/var/lib/dr" }}
 {{- if .Values.runbooks }}{{ $_ := set $needed "runbooks" "/etc/dr/runbooks" }}{{ end }}
+{{- $sites := dict }}
+{{- if eq (include "dr.usesCluster" .) "true" }}{{ $_ := set $sites .Values.site (dict "cluster" dict) }}{{ end }}
+{{- range $site, $_ := .Values.secrets.kubeconfigs }}
+{{- $_ := set $sites $site (dict "cluster" (dict "kubeconfig" (printf "/etc/dr/clusters/%s/kubeconfig" $site))) }}
+{{- end }}
+{{- if $sites }}{{ $_ := set $needed "sites" $sites }}{{ end }}
 {{- mergeOverwrite $needed (deepCopy .Values.config) | toYaml }}
 {{- end }}

@@ -106,6 +106,7 @@ export function judgeResource(facts: {
       },
       crossRegion,
       verified: verification,
+      maxAgeMs: overdueMs,
       nextRunMs: resource.nextRun(nowMs),
       vaults: points,
     },

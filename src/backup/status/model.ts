@@ -86,6 +86,8 @@ export interface ResourceStatus {
   /** The newest backup, and WAL within the objective, lie in two regions. */
   readonly crossRegion: boolean;
   readonly verified: Verification | undefined;
+  /** How old the newest backup may become before one was missed, milliseconds; undefined for `on change`. */
+  readonly maxAgeMs: number | undefined;
   readonly nextRunMs: number | undefined;
   readonly vaults: readonly VaultPoint[];
 }
