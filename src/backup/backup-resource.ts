@@ -1,5 +1,6 @@
 import { DrError, isAbort } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
+import type { ClusterAccess } from '../config/types.ts';
 import { inspectServer, type ServerFacts } from '../postgres/inspect.ts';
 import { acquireLease, type Lease } from '../vault/lease.ts';
 import type { ObjectStore } from '../vault/store.ts';
@@ -7,12 +8,14 @@ import { newestBackup } from './catalog.ts';
 import type { BackupContext, TakenBackup } from './context.ts';
 import { databaseFacts } from './database-facts.ts';
 import type { Manifest } from './manifest.ts';
+import type { ObjectsSource } from './objects/take-objects.ts';
 import { type EnsureWal, takeDatabaseBackup } from './take-database.ts';
 import { type DirectorySource, takeDirectoryBackup } from './take-directory.ts';
 
 /** One protected thing as it is at the active site. */
 export type ResourceSource =
   | ({ readonly type: 'directory' } & DirectorySource)
+  | ({ readonly type: 'objects'; readonly cluster: ClusterAccess } & ObjectsSource)
   | {
       readonly type: 'database';
       readonly name: string;
@@ -39,14 +42,34 @@ export async function backupResource(context: BackupContext, source: ResourceSou
   const leased: BackupContext = { ...context, signal };
   try {
     if (source.type === 'directory') {
-      const known = context.full ? undefined : await unchangedCandidate(context.stores, source);
+      const isConfiguration = source.kind === 'configuration' && !context.full;
+      const known = isConfiguration ? await unchangedCandidate(context.stores, source) : undefined;
       return await takeDirectoryBackup(leased, source, known);
+    }
+    if (source.type === 'objects') {
+      return await takeObjects(leased, source);
     }
     const facts = await inspectServer(source.url, { signal, log: context.log });
     if (!source.acceptNewSystem) await requireSameSystem(context, source.name, facts);
     return await takeDatabaseBackup(leased, { ...source, facts: databaseFacts(facts) }, source.ensureWal);
   } finally {
     await lease.release();
+  }
+}
+
+async function takeObjects(
+  context: BackupContext,
+  source: ResourceSource & { readonly type: 'objects' },
+): Promise<TakenBackup> {
+  const known = context.full ? undefined : await unchangedCandidate(context.stores, source);
+  // A dr without a cluster does not load what this needs.
+  const { takeObjectsBackup } = await import('./objects/take-objects.ts');
+  const cluster = await context.openCluster?.(source.cluster);
+  if (!cluster) throw new DrError('internal', `the cluster of ${source.name} cannot be opened here`);
+  try {
+    return await takeObjectsBackup(context, source, cluster, known);
+  } finally {
+    cluster.close();
   }
 }
 
@@ -133,9 +156,8 @@ export async function leaseSomewhere(
  */
 async function unchangedCandidate(
   stores: readonly ObjectStore[],
-  source: DirectorySource,
+  source: { readonly name: string },
 ): Promise<Manifest | undefined> {
-  if (source.kind !== 'configuration') return undefined;
   const newest: Array<Manifest | undefined> = await Promise.all(
     // A vault that cannot say what it has gets a new backup.
     stores.map(async (store) => await newestOrNone(store, source.name)),

@@ -1,6 +1,8 @@
 import type { Clock } from '../base/clock.ts';
 import type { Log } from '../base/log.ts';
 import type { OnProgress } from '../base/progress.ts';
+import type { Cluster } from '../cluster/contract.ts';
+import type { ClusterAccess } from '../config/types.ts';
 import type { KeyPolicy, KeyRing } from '../vault/keys.ts';
 import type { LostVault } from '../vault/mirror.ts';
 import type { SealPool } from '../vault/seal-pool.ts';
@@ -28,6 +30,8 @@ export interface BackupContext {
   readonly full?: boolean;
   /** Opens earlier backups, where an identity is at hand: their indexes then stand in for what is not known on this machine. */
   readonly keyRing?: KeyRing | undefined;
+  /** Opens the cluster that objects are taken from; whoever opens it closes it. Undefined: there is none. */
+  readonly openCluster?: ((access: ClusterAccess) => Promise<Cluster>) | undefined;
   readonly clock: Clock;
   readonly log: Log;
   readonly onProgress?: OnProgress | undefined;

@@ -17,6 +17,8 @@ export interface IndexOptions {
   readonly pool: SealPool;
   readonly key: DataKey | undefined;
   readonly compressionLevel: number;
+  /** Entries that do not count for the content digest. */
+  readonly besideContent?: ((path: Buffer) => boolean) | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -38,7 +40,7 @@ export class IndexWriter {
 
   /** Adds an entry, of which `line` is the line; resolves when there is room for more. */
   async add(entry: IndexEntry, line: Buffer = encodeEntry(entry)): Promise<void> {
-    this.#addContent(entry);
+    if (!this.#options.besideContent?.(entry.path)) this.#addContent(entry);
     this.#lines.push(line);
     this.#bytes += line.length;
     if (this.#bytes >= INDEX_FRAME_BYTES) await this.#flush();

@@ -24,6 +24,8 @@ export interface PackOptions extends Omit<PartOptions, 'parts'> {
   readonly blockBytes: number;
   /** What entries given to `begin`, `reuse` and `overlay` come from. */
   readonly previous?: PreviousBackup | undefined;
+  /** Entries that do not count for the content digest. */
+  readonly besideContent?: ((path: Buffer) => boolean) | undefined;
   /** Keeps what the next backup will compare with. */
   readonly sink?: EntrySink | undefined;
 }

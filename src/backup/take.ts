@@ -38,6 +38,8 @@ export interface TakeOptions {
   readonly pack: (pack: PackWriter, previous: PreviousBackup | undefined) => Promise<PackedContent>;
   /** An existing backup that makes this one unnecessary when its content is the same. */
   readonly unlessEqualTo?: Manifest | undefined;
+  /** Files whose change alone makes no new backup. */
+  readonly besideContent?: (path: Buffer) => boolean;
   /**
    * Called when everything but the manifest is stored, with the vaults that hold it: what must be true before the backup may count
    * (its WAL is archived).
@@ -94,6 +96,7 @@ async function take(context: BackupContext, options: TakeOptions, work: Work): P
     partBytes: context.partBytes,
     blockBytes: options.kind === 'database' ? DATABASE_BLOCK_BYTES : FILE_BLOCK_BYTES,
     previous: baseline.previous,
+    besideContent: options.besideContent,
     sink: state,
     signal: context.signal,
   });

@@ -74,6 +74,12 @@ async function backupOne(
     where: world.config.source.path,
     next: `Add recover.${places.site.name} to ${resource.name}.`,
   });
+  const inCluster = places.objects[resource.name];
+  if (inCluster) {
+    const { name, select, exclude, allowEmpty } = inCluster.objects;
+    const { cluster } = inCluster;
+    return await backupResource(context, { type: 'objects', name, select, exclude, allowEmpty, cluster });
+  }
   if (resource.kind !== 'database') {
     const place = places.directories[resource.name];
     if (!place) throw missing;

@@ -2,6 +2,7 @@ import { readActiveSite } from '../backup/active-site.ts';
 import type { BackupContext } from '../backup/context.ts';
 import { DrError } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
+import { openCluster } from '../cluster/open.ts';
 import { forSite, type SitePlaces } from '../config/sites.ts';
 import type { Config } from '../config/types.ts';
 import { vaultDocuments } from '../vault/documents.ts';
@@ -71,6 +72,7 @@ export async function openWorld(context: CommandContext, options: WorldOptions):
       partBytes: config.backup.partBytes,
       scratch: config.scratch,
       keyRing,
+      openCluster: async (access) => await openCluster({ ...access, env: context.env }, log),
       clock,
       log,
       onProgress,

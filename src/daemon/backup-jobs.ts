@@ -1,10 +1,10 @@
-import { backupLease, backupResource } from '../backup/backup-resource.ts';
+import { backupLease, backupResource, type ResourceSource } from '../backup/backup-resource.ts';
 import { recentNames } from '../backup/catalog.ts';
 import type { BackupContext, TakenBackup } from '../backup/context.ts';
 import { writeWatchHeartbeat } from '../backup/status/watch.ts';
 import { waitForArchive, withPassingArchiver } from '../backup/wal/ensure.ts';
 import { messageOf } from '../base/errors.ts';
-import type { DatabasePlace, DirectoryPlace, SitePlaces } from '../config/sites.ts';
+import type { DatabasePlace, DirectoryPlace, ObjectsPlace, SitePlaces } from '../config/sites.ts';
 import type { Cadence } from '../config/types.ts';
 import { layout, timeOfId } from '../vault/layout.ts';
 import type { Job } from './job.ts';
@@ -31,10 +31,11 @@ export function backupJobName(resource: string): string {
 
 /** One job for each resource that has a place at this site. They work only while the site is active. */
 export function backupJobs(options: BackupJobsOptions): Job[] {
-  const { databases, directories } = options.places;
+  const { databases, directories, objects } = options.places;
   return [
     ...Object.values(databases).map((place) => databaseJob(options, place)),
     ...Object.values(directories).map((place) => directoryJob(options, place)),
+    ...Object.values(objects).map((place) => objectsJob(options, place)),
   ];
 }
 
@@ -55,19 +56,31 @@ function databaseJob(options: BackupJobsOptions, { database, url }: DatabasePlac
 
 function directoryJob(options: BackupJobsOptions, { directory, path }: DirectoryPlace): Job {
   const { name, kind, exclude, allowEmpty, schedule } = directory;
+  const lane = kind === 'configuration' ? 'configuration' : 'backup';
+  return changeJob(options, name, lane, schedule, { type: 'directory', name, kind, path, exclude, allowEmpty });
+}
+
+function objectsJob(options: BackupJobsOptions, { objects, cluster }: ObjectsPlace): Job {
+  const { name, select, exclude, allowEmpty, schedule } = objects;
+  const source = { type: 'objects', name, select, exclude, allowEmpty, cluster } as const;
+  return changeJob(options, name, 'configuration', schedule, source);
+}
+
+/** A job for what may be backed up on change, and may be found unchanged. */
+function changeJob(
+  options: BackupJobsOptions,
+  name: string,
+  lane: string,
+  schedule: Cadence,
+  source: ResourceSource,
+): Job {
   const onChange = schedule.kind === 'on-change';
-  const made = job(
-    options,
-    name,
-    kind === 'configuration' ? 'configuration' : 'backup',
-    onChange ? FULL_LOOK : schedule,
-    async (context) => {
-      const lookedMs = context.clock.now();
-      const taken = await backupResource(context, { type: 'directory', name, kind, path, exclude, allowEmpty });
-      if (taken.unchanged) await tellUnchanged(context, name, taken.manifest.id, lookedMs);
-      return taken;
-    },
-  );
+  const made = job(options, name, lane, onChange ? FULL_LOOK : schedule, async (context) => {
+    const lookedMs = context.clock.now();
+    const taken = await backupResource(context, source);
+    if (taken.unchanged) await tellUnchanged(context, name, taken.manifest.id, lookedMs);
+    return taken;
+  });
   // A change may have come while nobody watched, so the first look is always due.
   return onChange ? { ...made, lastDone: async () => 'never' } : made;
 }
