@@ -78,8 +78,9 @@ async function summariesSince(
   { timeline, from }: Omit<WalRange, 'to'>,
 ): Promise<Array<{ from: Lsn; to: Lsn }>> {
   const rows = await query(
-    `SELECT start_lsn::text, end_lsn::text FROM pg_available_wal_summaries()
-     WHERE tli = $1 AND end_lsn > $2::pg_lsn ORDER BY start_lsn`,
+    // Unqualified, start_lsn would be the text of the result: 0/F000028 after 0/10000028.
+    `SELECT s.start_lsn::text, s.end_lsn::text FROM pg_available_wal_summaries() AS s
+     WHERE s.tli = $1 AND s.end_lsn > $2::pg_lsn ORDER BY s.start_lsn`,
     [timeline, formatLsn(from)],
   );
   return rows.map(([start, end]) => ({ from: parseLsn(String(start)) ?? 0n, to: parseLsn(String(end)) ?? 0n }));
