@@ -1,4 +1,5 @@
 import { DrError } from '../base/errors.ts';
+import { configVerb } from './config-verb.ts';
 import {
   type BackupOptions,
   type BackupsOptions,
@@ -132,6 +133,7 @@ export const verbs: readonly Verb[] = [
     }),
     load: () => import('./restore.ts'),
   }),
+  configVerb,
   verb<VerifyOptions>({
     name: 'verify',
     summary: 'prove that the newest recovery point restores',

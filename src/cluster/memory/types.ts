@@ -63,6 +63,10 @@ export const builtInTypes: readonly ObjectType[] = [
   ...ofGroup('autoscaling/v2', { HorizontalPodAutoscaler: 'horizontalpodautoscalers status' }),
   ...ofGroup('coordination.k8s.io/v1', { Lease: 'leases' }),
   ...ofGroup('discovery.k8s.io/v1', { EndpointSlice: 'endpointslices' }),
+  ...ofGroup('admissionregistration.k8s.io/v1', {
+    MutatingWebhookConfiguration: 'mutatingwebhookconfigurations cluster',
+    ValidatingWebhookConfiguration: 'validatingwebhookconfigurations cluster',
+  }),
   ...ofGroup('apiextensions.k8s.io/v1', { CustomResourceDefinition: 'customresourcedefinitions cluster status' }),
 ];
 
