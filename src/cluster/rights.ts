@@ -95,7 +95,100 @@ const coreKinds = [
 ] as const;
 
 /** Rights of the steps that change a cluster, by kind of step. */
-export const stepRights: Readonly<Record<string, readonly Right[]>> = {};
+export const stepRights: Readonly<Record<string, readonly Right[]>> = {
+  'workload.scale': [
+    {
+      apiGroups: ['apps'],
+      resources: ['deployments', 'statefulsets'],
+      verbs: ['get', 'patch'],
+      scope: 'namespaces',
+      why: 'How many copies they want, and the annotation that keeps how many they had, change in one write.',
+    },
+    {
+      apiGroups: ['batch'],
+      resources: ['cronjobs'],
+      verbs: ['get', 'patch'],
+      scope: 'namespaces',
+      why: 'CronJobs are suspended and go on.',
+    },
+    {
+      apiGroups: ['apps', 'batch'],
+      resources: ['replicasets', 'jobs'],
+      verbs: ['list'],
+      scope: 'namespaces',
+      why: 'Whose pods are whose.',
+    },
+    {
+      apiGroups: [''],
+      resources: ['pods'],
+      verbs: ['list'],
+      scope: 'namespaces',
+      why: 'Whether pods are really gone, and what keeps others from being ready.',
+    },
+  ],
+  'workload.rollout': [
+    {
+      apiGroups: ['apps'],
+      resources: ['deployments', 'statefulsets', 'daemonsets'],
+      verbs: ['get', 'patch'],
+      scope: 'namespaces',
+      why: 'Pods are replaced, or the template before comes back.',
+    },
+    {
+      apiGroups: ['apps'],
+      resources: ['replicasets', 'controllerrevisions'],
+      verbs: ['list'],
+      scope: 'namespaces',
+      why: 'They keep the earlier templates.',
+    },
+    {
+      apiGroups: [''],
+      resources: ['pods'],
+      verbs: ['list'],
+      scope: 'namespaces',
+      why: 'What keeps pods from being ready.',
+    },
+  ],
+  'gitops.pause': [
+    {
+      apiGroups: ['argoproj.io'],
+      resources: ['applications'],
+      verbs: ['get', 'patch'],
+      scope: 'namespaces',
+      why: 'The sync policy is taken out and put back.',
+    },
+    {
+      apiGroups: ['argoproj.io'],
+      resources: ['applicationsets'],
+      verbs: ['get'],
+      scope: 'namespaces',
+      why: 'Whether one would put the sync policy back.',
+    },
+    {
+      apiGroups: ['kustomize.toolkit.fluxcd.io', 'helm.toolkit.fluxcd.io'],
+      resources: ['kustomizations', 'helmreleases'],
+      verbs: ['get', 'patch'],
+      scope: 'namespaces',
+      why: 'They are suspended and go on.',
+    },
+  ],
+  'database.fence': [
+    {
+      apiGroups: ['apps'],
+      resources: ['statefulsets'],
+      verbs: ['get'],
+      scope: 'namespaces',
+      why: 'Whether the server of a database is wanted at all.',
+    },
+    {
+      apiGroups: [''],
+      resources: ['pods'],
+      verbs: ['list'],
+      scope: 'namespaces',
+      why: 'Whether a pod of it is left.',
+    },
+  ],
+};
 
 /** Rights of everything but steps. Custom resources come in by the chart's value `rights.customGroups`. */
 export const rights: Readonly<Record<Exclude<RightsFeature, 'steps'>, readonly Right[]>> = {

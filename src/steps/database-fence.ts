@@ -2,6 +2,7 @@ import { z } from 'zod';
 import { DrError } from '../base/errors.ts';
 import { printableUrl } from '../base/redact.ts';
 import { formatDuration } from '../base/units.ts';
+import { serverStopped } from './cluster/fence-evidence.ts';
 import { defineStep, type StepContext } from './contract.ts';
 import { databaseUrl, memberOf } from './places.ts';
 import type { Heartbeat } from './ports.ts';
@@ -42,9 +43,9 @@ export const databaseFence = defineStep({
   }),
   outputs: z.object({
     proof: z
-      .enum(['dead', 'read-only', 'quiet', 'accepted'])
+      .enum(['dead', 'stopped', 'read-only', 'quiet', 'accepted'])
       .describe(
-        'dead: neither it nor its archive gave a sign. read-only: it refused a write. quiet: a planned move has locked its writers out, and nothing was written since. accepted: a person took the risk by name.',
+        'dead: neither it nor its archive gave a sign. stopped: it does not answer, and the cluster of its site wants no copy of it and has no pod. read-only: it refused a write. quiet: a planned move has locked its writers out, and nothing was written since. accepted: a person took the risk by name.',
       ),
     detail: z.string(),
   }),
@@ -93,6 +94,8 @@ export const databaseFence = defineStep({
       return { proof: 'quiet' as const, detail: await requireQuiet(context, name, url, params.nextXid) };
     const answer = await lookAtServer(context, name, url);
     if (answer !== undefined) return { proof: 'read-only' as const, detail: answer };
+    const stopped = await serverStopped(context, name);
+    if (stopped !== undefined) return { proof: 'stopped' as const, detail: `it does not answer, and ${stopped}` };
     const silence = await waitForSilence(context, name, params.heartbeats);
     // It may have come back while its archive was watched.
     const again = await lookAtServer(context, name, url);

@@ -5,6 +5,10 @@ import { assessVaults } from './assess-vaults.ts';
 import { assessWitnesses } from './assess-witnesses.ts';
 import { checkHttp } from './check-http.ts';
 import { checkSql } from './check-sql.ts';
+import { gitopsPause, gitopsResume } from './cluster/gitops-pause.ts';
+import { objectApply } from './cluster/object-apply.ts';
+import { workloadRollout } from './cluster/workload-rollout.ts';
+import { workloadScale } from './cluster/workload-scale.ts';
 import { commandRun } from './command-run.ts';
 import type { StepKind } from './contract.ts';
 import { databaseCompare } from './database-compare.ts';
@@ -50,6 +54,11 @@ export const stepRegistry: ReadonlyMap<string, StepKind> = new Map(
     databaseOpen,
     databaseSlot,
     recordActive,
+    gitopsPause,
+    gitopsResume,
+    workloadScale,
+    workloadRollout,
+    objectApply,
     checkHttp,
     trafficRedirect,
     trafficShift,
