@@ -1,7 +1,8 @@
 import type { BackupContext } from '../backup/context.ts';
 import type { WalPosition } from '../backup/wal/listing.ts';
 import { DrError } from '../base/errors.ts';
-import type { SitePlaces } from '../config/sites.ts';
+import type { ObjectsPlace, SitePlaces } from '../config/sites.ts';
+import { ObjectsWatcher } from './objects-watcher.ts';
 import type { Service } from './service.ts';
 import type { Supervisor } from './supervisor.ts';
 import { WalService } from './wal-service.ts';
@@ -28,7 +29,7 @@ const RECEIVING_MS = 60_000;
 export class SiteWork {
   readonly #options: SiteWorkOptions;
   #archivers: WalService[] = [];
-  #watchers: DirectoryWatcher[] = [];
+  #watchers: Service[] = [];
 
   constructor(options: SiteWorkOptions) {
     this.#options = options;
@@ -38,7 +39,7 @@ export class SiteWork {
     return this.#archivers;
   }
 
-  get watchers(): readonly DirectoryWatcher[] {
+  get watchers(): readonly Service[] {
     return this.#watchers;
   }
 
@@ -49,11 +50,14 @@ export class SiteWork {
     this.#archivers = Object.values(places.databases)
       .filter(({ database }) => database.wal.enabled)
       .map(({ database, url }) => this.#archiver(database.name, database.wal, url));
-    this.#watchers = Object.values(places.directories).flatMap(({ directory, path }) =>
-      directory.schedule.kind === 'on-change'
-        ? [this.#watcher(directory.name, path, directory.exclude, directory.schedule.quietMs)]
-        : [],
-    );
+    this.#watchers = [
+      ...Object.values(places.directories).flatMap(({ directory, path }) =>
+        directory.schedule.kind === 'on-change'
+          ? [this.#watcher(directory.name, path, directory.exclude, directory.schedule.quietMs)]
+          : [],
+      ),
+      ...Object.values(places.objects).flatMap((place) => this.#objectsWatcher(place)),
+    ];
     for (const service of [...this.#archivers, ...this.#watchers]) supervisor.add(service);
   }
 
@@ -127,5 +131,25 @@ export class SiteWork {
       log,
       onChange: () => onChange(resource),
     });
+  }
+
+  #objectsWatcher({ objects, cluster }: ObjectsPlace): Service[] {
+    const { context, onChange } = this.#options;
+    const { clock, log, openCluster } = context;
+    const { name, select, exclude, schedule } = objects;
+    if (schedule.kind !== 'on-change' || !openCluster) return [];
+    const quietMs = Math.min(schedule.quietMs, 60_000);
+    return [
+      new ObjectsWatcher({
+        resource: name,
+        select,
+        exclude,
+        quietMs,
+        clock,
+        log: log.child({ resource: name }),
+        openCluster: async () => await openCluster(cluster),
+        onChange: () => onChange(name),
+      }),
+    ];
   }
 }

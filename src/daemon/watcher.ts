@@ -6,6 +6,7 @@ import { codeOf, DrError, fileError, messageOf } from '../base/errors.ts';
 import { globMatcher } from '../base/glob.ts';
 import type { Log } from '../base/log.ts';
 import type { Service } from './service.ts';
+import { Settling } from './settling.ts';
 
 export interface WatcherOptions {
   readonly resource: string;
@@ -43,15 +44,14 @@ export class DirectoryWatcher implements Service {
   /** Changes may have been missed. */
   #blind = false;
   #stop = new AbortController();
-  #settling: Promise<void> | undefined;
-  #firstMs = 0;
-  #lastMs = 0;
+  readonly #settling: Settling;
   #ended: Promise<void> | undefined;
 
   constructor(options: WatcherOptions) {
     this.#excludes = globMatcher(options.exclude);
     this.name = `watch ${options.resource}`;
     this.#options = options;
+    this.#settling = new Settling({ ...options, onSettled: options.onChange });
   }
 
   /** True when files are looked at every few seconds because the system has no watches left. */
@@ -68,7 +68,7 @@ export class DirectoryWatcher implements Service {
   async stop(_graceMs: number): Promise<void> {
     this.#stop.abort();
     await this.#ended?.catch(() => {});
-    await this.#settling;
+    await this.#settling.done();
   }
 
   async #watch(): Promise<void> {
@@ -146,24 +146,6 @@ export class DirectoryWatcher implements Service {
   }
 
   #changed(): void {
-    const nowMs = this.#options.clock.now();
-    this.#lastMs = nowMs;
-    if (this.#settling) return;
-    this.#firstMs = nowMs;
-    this.#settling = this.#settle().finally(() => {
-      this.#settling = undefined;
-    });
-  }
-
-  async #settle(): Promise<void> {
-    const { clock, quietMs, atMostMs = 60_000, onChange } = this.#options;
-    const { signal } = this.#stop;
-    for (;;) {
-      const waitMs = Math.min(this.#lastMs + quietMs, this.#firstMs + atMostMs) - clock.now();
-      if (waitMs <= 0) break;
-      await clock.sleep(waitMs, signal, { unref: true }).catch(() => {});
-      if (signal.aborted) return;
-    }
-    onChange();
+    this.#settling.changed(this.#stop.signal);
   }
 }

@@ -5,6 +5,7 @@ import type { AddressInfo } from 'node:net';
 import type { ClusterObject, ObjectMeta } from '../../../src/cluster/contract.ts';
 import { type Status, StatusError } from '../../../src/cluster/errors.ts';
 import { isJson } from '../../../src/cluster/json.ts';
+import { logOf } from '../../../src/cluster/memory/logs.ts';
 import { MemoryObjects } from '../../../src/cluster/memory/objects.ts';
 import { scaleOf } from '../../../src/cluster/memory/scaling.ts';
 import { watchObjects } from '../../../src/cluster/memory/watching.ts';
@@ -147,6 +148,7 @@ export class KubernetesServer implements AsyncDisposable {
       if (about === undefined) return send(response, 200, this.#plain(url, account, body, request));
       if (!isAllowed(account.rules, about))
         throw new StatusError({ code: 403, reason: 'Forbidden', message: denial(account.name, about) });
+      if (about.subresource === 'log' && about.verb === 'get') return this.#log(about, response);
       if (about.verb === 'watch') return this.#watch(about, request, response, fault?.kind === 'stall');
       const result = this.#object(about, body, request.headers['content-type'] ?? '');
       if (fault?.kind === 'lose-reply') response.destroy();
@@ -264,10 +266,25 @@ export class KubernetesServer implements AsyncDisposable {
     throw new StatusError({ code: 405, reason: 'MethodNotAllowed', message: `${verb} is not supported` });
   }
 
+  #log({ type, namespace, name = '', query }: ObjectRequest, response: ServerResponse): void {
+    const { apiVersion, kind } = type;
+    const number = (key: string) => (query.has(key) ? { [key]: Number(query.get(key)) } : {});
+    const { tailLines: lines, limitBytes: bytes } = { ...number('tailLines'), ...number('limitBytes') } as Record<
+      string,
+      number
+    >;
+    const text = logOf(
+      this.objects,
+      { apiVersion, kind, namespace, name },
+      { ...(lines !== undefined && { lines }), ...(bytes !== undefined && { bytes }) },
+    );
+    response.writeHead(200, { 'content-type': 'text/plain' }).end(text);
+  }
+
   #watch(about: ObjectRequest, request: IncomingMessage, response: ServerResponse, isSilent: boolean): void {
     const { type, query } = about;
     const say = (event: object) => {
-      if (!isSilent) response.write(`${JSON.stringify(event)}\n`);
+      if (!isSilent && !response.writableEnded) response.write(`${JSON.stringify(event)}\n`);
     };
     const from = Number(query.get('resourceVersion') ?? 0);
     let stop = () => {};
