@@ -62,11 +62,12 @@ describe.each([...workflows])('%s', (_file, { text, workflow }) => {
   });
 
   test('every file of the repository it names exists', () => {
-    const said = [...commands, ...XX.join(
-      '\n',
+    const called = [...steps, ...Object.values(workflow.jobs)].flatMap(({ uses }) =>
+      uses?.startsWith('./') ? uses : [],
     );
+    const said = [...commands, ...called].join('\n');
     const paths = [...said.matchAll(/(?:^|[\s"'=])(?:\.\/)?((?:helm|\.github|scripts|test|docs|config)\/[\w./$-]+)/gm)];
-    for (const [, path = ''] of paths) 
+    for (const [, path = ''] of paths)
       for (const region of path.includes('$REGION') ? ['east', 'west'] : ['']) {
         const real = path.replace('$REGION', region).replaceAll('"', '');
         expect(existsSync(join(repository, real)), real).toBe(true);
