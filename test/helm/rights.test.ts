@@ -142,6 +142,14 @@ describe.skipIf(helm === undefined)('roles of the chart: needs Helm (Linux on x6
     );
   });
 
+  test('further rules are given where recoveries are made, in their namespaces', async () => {
+    const rules = [{ apiGroups: [''], resources: ['configmaps'], resourceNames: ['flags'], verbs: ['patch'] }];
+    const given = async (role: string) =>
+      grantedTo(await render(helm, { values: { role, rights: { rules, namespaces: ['shop'] } } }), 'dr');
+    expect(await given('recovery')).toEqual(['shop: patch configmaps. flags']);
+    expect(await given('active')).toEqual([]);
+  });
+
   test("the account for the other site's dr has what it is given, and no pod has it", async () => {
     const remote = { enabled: true, routes: true, namespaces: ['shop'] };
     const rendered = await render(helm, { values: { remote, rights: { leader: true } } });

@@ -38,7 +38,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- range list "restoreConfiguration" "restoreSecrets" "routes" }}
 {{- if index $.Values.rights . }}{{ $_ := set $on . true }}{{ end }}
 {{- end }}
-{{- if .Values.rights.steps }}{{ $_ := set $on "steps" true }}{{ end }}
+{{- if or .Values.rights.steps .Values.rights.rules }}{{ $_ := set $on "steps" true }}{{ end }}
 {{- end }}
 {{- toJson $on }}
 {{- end }}
@@ -51,7 +51,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 
 {{/*
 The rules of one scope ("cluster", "namespaces", "own"), as YAML with why each is there; empty when there are none.
-Takes a dict: Files, features {feature: true}, steps, customGroups, scope.
+Takes a dict: Files, features {feature: true}, steps, customGroups, more (further rules), scope.
 */}}
 {{- define "dr.rules" -}}
 {{- $table := .Files.Get "files/rights.yaml" | fromYaml }}
@@ -69,6 +69,7 @@ Takes a dict: Files, features {feature: true}, steps, customGroups, scope.
 {{- if hasKey .features "restoreConfiguration" }}{{ $verbs = concat $verbs (list "get" "list" "create" "patch") | uniq }}{{ end }}
 {{- if $verbs }}{{ $rules = append $rules (dict "apiGroups" .customGroups "resources" (list "*") "verbs" $verbs "scope" "cluster" "why" "Custom resources, as rights.customGroups names their groups.") }}{{ end }}
 {{- end }}
+{{- range .more }}{{ $rules = append $rules (merge (dict "scope" "namespaces") . (dict "why" "As rights.rules says.")) }}{{ end }}
 {{- $seen := dict }}
 {{- range $rules }}
 {{- if eq .scope $.scope }}
@@ -87,10 +88,10 @@ Takes a dict: Files, features {feature: true}, steps, customGroups, scope.
 {{- end }}
 {{- end }}
 
-{{/* Roles and bindings of one account. Takes a dict: root, name, account, features, steps, namespaces, customGroups. */}}
+{{/* Roles and bindings of one account. Takes a dict: root, name, account, features, steps, more, namespaces, customGroups. */}}
 {{- define "dr.roles" -}}
 {{- $root := .root }}
-{{- $of := dict "Files" $root.Files "features" .features "steps" .steps "customGroups" .customGroups }}
+{{- $of := dict "Files" $root.Files "features" .features "steps" .steps "more" .more "customGroups" .customGroups }}
 {{- $everywhere := include "dr.rules" (merge (dict "scope" "cluster") $of) | trim }}
 {{- $there := include "dr.rules" (merge (dict "scope" "namespaces") $of) | trim }}
 {{- $own := include "dr.rules" (merge (dict "scope" "own") $of) | trim }}
