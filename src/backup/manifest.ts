@@ -90,6 +90,11 @@ export function reuseRatio({ logicalBytes, reusedBytes }: Pick<Manifest, 'logica
   return logicalBytes === 0 ? 0 : (reusedBytes ?? 0) / logicalBytes;
 }
 
+/** What should be in a backup and could not be read: a backup with any is degraded. What vanished meanwhile was deleted by its owner. */
+export function lossesOf({ notes }: Pick<Manifest, 'notes'>): Note[] {
+  return notes.filter(({ kind }) => kind === 'unreadable');
+}
+
 export function encodeManifest(manifest: Manifest): Buffer {
   return encodeRecord(manifest);
 }

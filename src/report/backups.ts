@@ -61,7 +61,11 @@ function columns(nowMs: number): readonly Column<ListedBackup>[] {
     },
     {
       title: 'NOTES',
-      value: ({ facts, problems }) => (facts ? String(facts.notes.length) : list(problems.map(() => 'damaged'))),
+      value: ({ facts, problems }) => {
+        if (!facts) return list(problems.map(() => 'damaged'));
+        const isDegraded = facts.notes.some(({ kind }) => kind === 'unreadable');
+        return `${isDegraded ? 'DEGRADED ' : ''}${facts.notes.length}`;
+      },
       align: 'right',
     },
   ];

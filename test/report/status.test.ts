@@ -11,7 +11,7 @@ const orders: ResourceStatus = {
   recoveryPointMs: at - 3200,
   rpoNowMs: 3200,
   objectiveMs: 900_000,
-  newest: { id: 'x', finishedAtMs: at - 7_200_000, logicalBytes: 5 * 1024 ** 3, storedBytes: 1024 ** 3 },
+  newest: { id: 'x', finishedAtMs: at - 7_200_000, logicalBytes: 5 * 1024 ** 3, storedBytes: 1024 ** 3, losses: [] },
   crossRegion: true,
   verified: {
     format: 1,

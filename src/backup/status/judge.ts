@@ -1,6 +1,7 @@
 import { formatDuration } from '../../base/units.ts';
 import { timeOfId } from '../../vault/layout.ts';
 import { RECENT_MS } from '../catalog.ts';
+import { lossesOf, type Manifest } from '../manifest.ts';
 import type { Verification } from '../verified.ts';
 import type { Alert, ResourceStatus, VaultPoint, WatchedResource } from './model.ts';
 
@@ -68,6 +69,7 @@ export function judgeResource(facts: {
       );
   }
 
+  if (newest) alerts.push(...judgeLosses(newest));
   const overdueMs = resource.intervalMs === undefined ? undefined : resource.intervalMs * SCHEDULE_SLACK;
   if (resource.wal && overdueMs !== undefined && newest && nowMs - Date.parse(newest.finishedAt) > overdueMs) {
     const age = formatDuration(nowMs - Date.parse(newest.finishedAt));
@@ -103,6 +105,7 @@ export function judgeResource(facts: {
         finishedAtMs: Date.parse(newest.finishedAt),
         logicalBytes: newest.logicalBytes,
         storedBytes: newest.storedBytes,
+        losses: lossesOf(newest).map(({ subject, detail }) => `${subject}: ${detail}`),
       },
       crossRegion,
       verified: verification,
@@ -113,6 +116,18 @@ export function judgeResource(facts: {
     alerts,
     lacks,
   };
+}
+
+/** A backup that lacks what could not be read is better than none, and worse than a whole one. */
+function judgeLosses(newest: Manifest): Alert[] {
+  const [first, ...more] = lossesOf(newest);
+  if (!first) return [];
+  const { resource, id } = newest;
+  const others = more.length === 0 ? '' : `, and ${more.length} more`;
+  const message = `the newest backup of ${resource} is degraded: ${first.subject} could not be read (${first.detail})${others}`;
+  return [
+    { level: 'warning', resource, message, next: `Mend that; \`dr backups ${resource}\` tells all that ${id} lacks.` },
+  ];
 }
 
 /** What may be lost: as configured, else what the schedule gives; nothing is promised for what is backed up on change. */

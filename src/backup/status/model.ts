@@ -81,6 +81,8 @@ export interface ResourceStatus {
         readonly finishedAtMs: number;
         readonly logicalBytes: number;
         readonly storedBytes: number;
+        /** What could not be read, and why: with any, it is degraded. */
+        readonly losses: readonly string[];
       }
     | undefined;
   /** The newest backup, and WAL within the objective, lie in two regions. */

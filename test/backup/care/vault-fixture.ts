@@ -58,6 +58,7 @@ export interface FakeBackup {
   /** False: everything but the manifest is stored, as by a backup that was killed. */
   readonly commit?: boolean;
   readonly sealed?: boolean;
+  readonly notes?: Manifest['notes'];
 }
 
 /** Stores a backup whose objects are all there and fit their digests (but hold noise), in all vaults at once. */
@@ -98,7 +99,7 @@ export async function putBackup(stores: readonly ObjectStore[], facts: FakeBacku
     contentDigest: createHash('sha256').update(id).digest('hex'),
     index,
     parts: [...(facts.shares ?? []), ...own],
-    notes: [],
+    notes: facts.notes ?? [],
     ...(kind === 'database'
       ? {
           database: {

@@ -191,6 +191,25 @@ describe('directories', () => {
     expect((await status([strict])).resources[0]).toMatchObject({ ok: true, rpoNowMs: minute });
   });
 
+  test('a backup that lacks what could not be read is good, and said to be degraded', async () => {
+    const facts = { time, resource: 'settings', kind: 'configuration' } as const;
+    const notes = [
+      { kind: 'unreadable' as const, subject: 'widgets.example.com', detail: 'dr may not list widgets' },
+      { kind: 'unreadable' as const, subject: 'namespace shop', detail: 'it was deleted while it was read' },
+      { kind: 'vanished' as const, subject: 'lock', detail: 'gone' },
+    ];
+    await putBackup([east, west], { ...facts, notes });
+    const found = await status([settings]);
+    expect(found.ok).toBe(true);
+    expect(warnings(found)).toEqual([
+      'the newest backup of settings is degraded: widgets.example.com could not be read (dr may not list widgets), and 1 more',
+    ]);
+    expect(found.resources[0]?.newest?.losses).toHaveLength(2);
+    time.nowMs += minute;
+    await putBackup([east, west], facts);
+    expect(warnings(await status([settings]))).toEqual([]);
+  });
+
   test('a configured resource without any backup is broken', async () => {
     expect(broken(await status([uploads, settings]))).toEqual([
       'uploads cannot be recovered: west has no backup of it',
