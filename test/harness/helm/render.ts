@@ -42,6 +42,8 @@ export interface RenderOptions {
   readonly environment?: Environment;
   /** Over everything else. */
   readonly values?: object;
+  /** Texts of value files, instead of `values` and what every installation has to give. */
+  readonly layers?: readonly string[];
   /** Without what every installation has to give. */
   readonly bare?: boolean;
   readonly release?: string;
@@ -58,12 +60,11 @@ export async function render(helm: HelmProgram, options: RenderOptions = {}): Pr
   const { environment, values = {}, bare = false, release = 'dr', namespace = 'backup' } = options;
   const folder = await tempDir('values');
   const files = environment === undefined ? [] : filesOf(environment);
-  const layers = bare
-    ? [values]
-    : [environment?.startsWith('production') ? { ...needed, site: undefined } : needed, values];
+  const site = environment?.startsWith('production') ? undefined : needed.site;
+  const layers = options.layers ?? [...(bare ? [] : [{ ...needed, site }]), values].map((layer) => stringify(layer));
   for (const [index, layer] of layers.entries()) {
     const file = join(folder, `${index}.yaml`);
-    await writeFile(file, stringify(layer));
+    await writeFile(file, layer);
     files.push(file);
   }
   const { stdout } = await promisify(execFile)(
