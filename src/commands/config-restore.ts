@@ -1,4 +1,5 @@
 import { readBackedObjects } from '../backup/objects-restore/read.ts';
+import { renamesBetween } from '../backup/objects-restore/rename.ts';
 import { countOutcomes, failureOfAll } from '../backup/objects-restore/result.ts';
 import { restoreObjects } from '../backup/objects-restore/run.ts';
 import type { ErrorKind } from '../base/errors.ts';
@@ -22,13 +23,15 @@ export async function restoreConfig(context: CommandContext, options: ConfigRest
       where: world.config.source.path,
       next: `Write: dr restore ${name} --to DIR`,
     });
-  const { access, target, label } = placeOf(world, options);
+  const { access, target, label, site } = placeOf(world, options);
   const source = await findBackup(world, name, options.point, options.vault, context.log);
   const cluster = await openCluster({ ...access, env: context.env }, context.log);
   try {
     const backed = await readBackedObjects(source, context.signal);
     if (!diff) await confirm(context, options, label, cluster.target);
     const begunMs = context.clock.now();
+    const recover = world.config.objects[name]?.recover ?? {};
+    const known = site === undefined ? [] : renamesBetween(recover, source.manifest.site, site);
     const { manifest, store } = source;
     const { reason } = options;
     if (!diff)
@@ -39,7 +42,7 @@ export async function restoreConfig(context: CommandContext, options: ConfigRest
     const result = await restoreObjects(backed, {
       cluster,
       name,
-      namespaces: new Map([...Object.entries(target?.namespaces ?? {}), ...options.namespaces]),
+      namespaces: new Map([...known, ...options.namespaces]),
       only: options.only,
       scaleToZero: options.scaleToZero ?? target?.scaleToZero ?? false,
       servedVersions: options.servedVersions,
@@ -82,12 +85,13 @@ interface Place {
   readonly access: { readonly kubeconfig?: string | undefined; readonly context?: string | undefined };
   /** What the configuration says about bringing it up there. */
   readonly target: ObjectsTarget | undefined;
+  readonly site: string | undefined;
   /** What a person types who means it. */
   readonly label: string;
 }
 
 function placeOf({ config }: World, { name, target }: ConfigRestoreOptions): Place {
-  if (!('site' in target)) return { access: target, target: undefined, label: name };
+  if (!('site' in target)) return { access: target, target: undefined, site: undefined, label: name };
   const { site } = target;
   const { cluster } = forSite(config, site).site;
   if (!cluster)
@@ -96,7 +100,7 @@ function placeOf({ config }: World, { name, target }: ConfigRestoreOptions): Pla
       next: `Add "cluster: { kubeconfig: …, context: … }" to sites.${site}, or restore with --cluster KUBECONFIG.`,
     });
   const recover = config.objects[name]?.recover ?? {};
-  return { access: cluster, target: Object.hasOwn(recover, site) ? recover[site] : undefined, label: site };
+  return { access: cluster, target: Object.hasOwn(recover, site) ? recover[site] : undefined, site, label: site };
 }
 
 async function confirm(

@@ -10,7 +10,7 @@ export function membersAt(config: Config, site: string): Record<Collection, stri
   return {
     databases: Object.values(places.databases).flatMap(({ database, target }) => (target ? [database.name] : [])),
     data: directories('data'),
-    configuration: directories('configuration'),
+    configuration: [...directories('configuration'), ...Object.keys(places.objects)],
     traffic: Object.keys(places.endpoints),
     // Steps over these say themselves at which site they act.
     workloads: Object.keys(config.workloads),

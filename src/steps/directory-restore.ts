@@ -1,13 +1,14 @@
 import { z } from 'zod';
 import { formatBytes } from '../base/units.ts';
 import { defineStep, runModes } from './contract.ts';
+import { objectsPlace, planObjects, runObjects } from './objects-restore.ts';
 import { directoryPlace, memberOf, pointOf } from './places.ts';
 import { resourcePointSchema } from './ports.ts';
 
 export const restoredDirectoryOutputs = z.object({
-  path: z.string().describe('Where it lies now.'),
+  path: z.string().describe('Where it lies now: a folder, or a cluster.'),
   bytes: z.number().describe('Bytes of content.'),
-  entries: z.number().describe('Files, folders and links.'),
+  entries: z.number().describe('Files, folders and links, or objects.'),
   recoveredToMs: z.number().describe('The moment that came back, milliseconds since 1970.'),
 });
 
@@ -21,19 +22,24 @@ function directoryRestore(over: 'data' | 'configuration', what: string) {
     summary: `Restore ${what} from its chosen backup`,
     effect: 'changes',
     modes: runModes,
-    inDrill: 'Restores into the scratch directory.',
+    inDrill:
+      over === 'data'
+        ? 'Restores into the scratch directory.'
+        : 'Restores into the scratch directory; of objects the API server of the recovery site checks every one and stores none (dry run).',
     over,
     params,
     outputs: restoredDirectoryOutputs,
     timeoutMs: 12 * 3_600_000,
     async plan(context, { points }) {
       const name = memberOf(context);
-      const place = directoryPlace(context, name);
-      const state = await context.world.recovery.directoryState(place, context.signal);
       const point = points && pointOf(points, name);
       const size = point
         ? `${formatBytes(point.bytes)} from vault ${point.vault}, backup ${point.backupId}`
         : 'the chosen backup';
+      const objects = await objectsPlace(context, name);
+      if (objects) return await planObjects(context, objects, size);
+      const place = directoryPlace(context, name);
+      const state = await context.world.recovery.directoryState(place, context.signal);
       const present = {
         empty: 'nothing is there',
         partial: 'an unfinished restore is there and will be begun anew',
@@ -52,6 +58,8 @@ function directoryRestore(over: 'data' | 'configuration', what: string) {
     },
     async done(context, { points }) {
       const name = memberOf(context);
+      // Applying objects once more finds out by itself what is there.
+      if (await objectsPlace(context, name)) return undefined;
       const place = directoryPlace(context, name);
       const state = await context.world.recovery.directoryState(place, context.signal);
       if (state.state !== 'complete' || state.runId !== context.run.id) return undefined;
@@ -61,8 +69,10 @@ function directoryRestore(over: 'data' | 'configuration', what: string) {
     },
     async run(context, { points }) {
       const name = memberOf(context);
-      const place = directoryPlace(context, name);
       const point = pointOf(points, name);
+      const objects = await objectsPlace(context, name);
+      if (objects) return await runObjects(context, objects, point);
+      const place = directoryPlace(context, name);
       const restored = await context.world.recovery.restoreDirectory(place, point, context.progress, context.signal);
       context.note(
         `${name}: ${restored.entries} entries, ${formatBytes(restored.bytes)} from vault ${point.vault} at ${place.path}`,
@@ -72,6 +82,13 @@ function directoryRestore(over: 'data' | 'configuration', what: string) {
       return { path: place.path, bytes, entries, recoveredToMs: point.recoveryPointMs };
     },
     async undo(context) {
+      const objects = await objectsPlace(context, memberOf(context));
+      if (objects) {
+        // A drill stored nothing.
+        if (!objects.dryRun)
+          context.note(`what was restored in ${objects.cluster.target} stays: it is removed by a person only`);
+        return;
+      }
       const place = directoryPlace(context, memberOf(context));
       if (context.run.mode !== 'drill') {
         context.note(`${place.path} stays as it is: what was restored outside a drill is removed by a person only`);

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import type { ObjectsResult } from '../backup/objects-restore/result.ts';
 import type { OnProgress } from '../base/progress.ts';
 import type { Cluster } from '../cluster/contract.ts';
 import type { Config, SiteConfig } from '../config/types.ts';
@@ -102,6 +103,17 @@ export interface DirectoryPlace {
   readonly path: string;
 }
 
+/** Where a configuration of objects is brought up. */
+export interface ObjectsPlace {
+  readonly name: string;
+  readonly site: string;
+  readonly cluster: Cluster;
+  /** Workloads that are new wait with 0 replicas. */
+  readonly scaleToZero: boolean;
+  /** The API server checks everything and stores nothing. */
+  readonly dryRun: boolean;
+}
+
 export type DirectoryState =
   | { readonly state: 'empty' }
   | { readonly state: 'partial'; readonly runId: string | undefined }
@@ -197,6 +209,13 @@ export interface RecoveryPort {
   ): Promise<{ readonly bytes: number; readonly entries: number; readonly warnings: readonly string[] }>;
   /** Removes what this run restored in a drill; refuses what it did not put there. */
   discardDirectory(place: DirectoryPlace, signal: AbortSignal): Promise<void>;
+  /** Applies the objects of a backup to a cluster; repeating it changes nothing that is as it should be. */
+  restoreObjects(
+    place: ObjectsPlace,
+    point: ResourcePoint,
+    onProgress: OnProgress,
+    signal: AbortSignal,
+  ): Promise<ObjectsResult & { readonly bytes: number }>;
 }
 
 /** How an address answered a connection. `refused`: the machine lives, nothing listens. `silent`: no answer in time. */

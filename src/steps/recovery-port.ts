@@ -11,6 +11,7 @@ import { networkProbes } from './probes.ts';
 import { assessResource, heartbeatsIn } from './recovery-assess.ts';
 import { DatabaseRecoveries, type RecoveryParts } from './recovery-database.ts';
 import { directoryState, discardDirectory, restoreDirectory } from './recovery-directory.ts';
+import { restoreToCluster } from './recovery-objects.ts';
 import { vacate } from './recovery-vacate.ts';
 
 /** The real thing: vaults, backups and PostgreSQL servers. Close it when the run has ended or stopped. */
@@ -67,6 +68,8 @@ export function openRecovery(parts: RecoveryParts): RecoveryPort & AsyncDisposab
       await discardDirectory(place);
       await removeEmptyParent(place.path);
     },
+    restoreObjects: async (place, point, onProgress, signal) =>
+      await restoreToCluster(parts, place, point, onProgress, signal),
     [Symbol.asyncDispose]: async () => await databases.close(),
   };
 }

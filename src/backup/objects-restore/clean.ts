@@ -24,6 +24,10 @@ const byKind: Readonly<Record<string, (draft: Draft, spec: Draft) => void>> = {
     // The rules of an aggregated role belong to the controller that gathers them.
     if (inner(draft, 'aggregationRule')) delete draft['rules'];
   },
+  Pod: (_draft, spec) => {
+    // The number of its class, which that cluster may give otherwise.
+    if (spec['priorityClassName'] !== undefined) for (const key of ['priority', 'preemptionPolicy']) delete spec[key];
+  },
   PersistentVolumeClaim: (_draft, spec) => {
     delete spec['volumeName'];
   },

@@ -166,7 +166,8 @@ function typesToList(
 ): ObjectType[] {
   const found = new Map<string, ObjectType>();
   const taken = (summary?.types ?? []).filter(({ namespaced }) => namespaced).map((type) => served.preferred(type));
-  for (const type of [...own, ...taken]) if (type) found.set(`${type.group}/${type.kind}`, type);
+  // In the version of the objects, where they have one: that is what is compared.
+  for (const type of [...taken, ...own]) if (type) found.set(`${type.group}/${type.kind}`, type);
   return [...found.values()];
 }
 

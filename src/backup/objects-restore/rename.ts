@@ -73,3 +73,22 @@ function collect(value: unknown, path: readonly string[], renames: Renames, ment
 function mentions(value: string, renames: Renames): boolean {
   return [...renames].some(([from, to]) => from !== to && new RegExp(`\\.${from}\\.svc\\b`).test(value));
 }
+
+/**
+ * Namespaces whose names differ between two sites, by what the configuration says for each (`recover.SITE.kubernetes.namespaces`): from what
+ * they are called at `from` to what they are called at `to`.
+ */
+export function renamesBetween(
+  recover: Readonly<Record<string, { readonly namespaces: Readonly<Record<string, string>> }>>,
+  from: string,
+  to: string,
+): Renames {
+  const at = (site: string) => (Object.hasOwn(recover, site) ? (recover[site]?.namespaces ?? {}) : {});
+  const [there, here] = [at(from), at(to)];
+  const renames = new Map<string, string>();
+  for (const name of new Set([...Object.keys(there), ...Object.keys(here)])) {
+    const [before, after] = [there[name] ?? name, here[name] ?? name];
+    if (before !== after) renames.set(before, after);
+  }
+  return renames;
+}
