@@ -7,6 +7,7 @@ import { examineHost, openFilesLimit } from '../backup/doctor/host.ts';
 import { doctorIdentity } from '../backup/doctor/identity.ts';
 import { isAbort } from '../base/errors.ts';
 import { doubtful, type Finding, fromError, good } from '../base/finding.ts';
+import { openCluster } from '../cluster/open.ts';
 import { forSite, type SitePlaces } from '../config/sites.ts';
 import type { Config } from '../config/types.ts';
 import { type Area, countVerdicts, renderDoctor } from '../report/doctor.ts';
@@ -44,6 +45,7 @@ export async function run(given: CommandContext, _options: DoctorOptions): Promi
       encryption(patient),
       ...databases.map(({ area }) => area),
       ...directoryAreas(patient),
+      ...objectsAreas(patient),
       ...recoveryAreas(patient, databases),
       ...trafficAreas(patient),
     ]);
@@ -170,6 +172,25 @@ function directoryAreas({ context, look, site, active }: Patient): Promise<Area>
       }
       const { exclude, allowEmpty } = directory;
       return await examineDirectory({ path, exclude, allowEmpty, now: context.clock.now, signal });
+    }),
+  );
+}
+
+/** The cluster of the active site may not be reachable from elsewhere, and other roles count there. */
+function objectsAreas({ context, look, site, active }: Patient): Promise<Area>[] {
+  return Object.values(active.objects).map(({ objects, cluster: access }) =>
+    look(`configuration ${objects.name} at ${active.site.name}`, async (signal) => {
+      if (site !== active.site.name) {
+        return [good(`its cluster is that of site ${active.site.name}: run \`dr doctor\` there to look at it`)];
+      }
+      const { examineObjects } = await import('../backup/doctor/objects.ts');
+      const cluster = await openCluster({ ...access, env: context.env }, context.log);
+      try {
+        const onChange = objects.schedule.kind === 'on-change';
+        return await examineObjects({ cluster, select: objects.select, onChange, signal });
+      } finally {
+        cluster.close();
+      }
     }),
   );
 }
