@@ -25,15 +25,16 @@ export interface DatabaseRecoveryPoint {
 
 /**
  * Chooses the newest base backup of a vault from which the target can be reached without a hole in the WAL. Throws `not-found` with
- * the reason of the newest one when there is none: never another target than the one asked for.
+ * the reason of the newest one when there is none: never another target than the one asked for. `backupId`: only this one.
  */
 export async function chooseDatabaseBackup(
   store: ObjectStore,
   resource: string,
   target: WantedTarget,
   signal?: AbortSignal,
+  backupId?: string,
 ): Promise<DatabaseRecoveryPoint> {
-  const ids = await listBackupIds(store, resource);
+  const ids = (await listBackupIds(store, resource)).filter((id) => backupId === undefined || id === backupId);
   let failure: unknown;
   for (const id of ids.reverse()) {
     const manifest = await readManifest(store, resource, id);
@@ -50,10 +51,14 @@ export async function chooseDatabaseBackup(
   }
   throw (
     failure ??
-    new DrError('not-found', `there is no backup of ${resource} in vault ${store.name}`, {
-      where: `${store.location}/manifests/${resource}/`,
-      next: 'Look at `dr backups`, or restore from another vault (--vault NAME).',
-    })
+    new DrError(
+      'not-found',
+      `there is no backup ${backupId ?? ''} of ${resource} in vault ${store.name}`.replace('  ', ' '),
+      {
+        where: `${store.location}/manifests/${resource}/`,
+        next: 'Look at `dr backups`, or restore from another vault (--vault NAME).',
+      },
+    )
   );
 }
 
@@ -89,7 +94,10 @@ export async function recoverDatabase(options: RecoverDatabaseOptions): Promise<
   const { manifest, database, plan } = point;
   // Before gigabytes are restored: is there a server to start?
   const binaries = await findPostgres(database.majorVersion, options.binaries, options.searchPath);
-  if (!(await isRestored(dataDirectory, manifest))) await restoreCluster(options);
+  if (!(await isRestored(dataDirectory, manifest))) {
+    await restoreCluster(options);
+    await writeFile(restoredMarker(dataDirectory), `${manifest.id}\n`);
+  }
   return await recover({
     dataDirectory,
     binaries,
@@ -170,7 +178,6 @@ export async function restoreCluster(
     const map = tablespaces.map(({ oid }) => `${oid} ${placeOf(oid).replaceAll(/[\\\n\r]/g, '\\$&')}\n`).join('');
     await writeFile(path.join(dataDirectory, 'tablespace_map'), map);
   }
-  await writeFile(restoredMarker(dataDirectory), `${point.manifest.id}\n`);
 }
 
 /** Removes what an interrupted restore left there; anything else is somebody's. */

@@ -51,6 +51,10 @@ export interface RestoreOptions {
   readonly start: boolean;
 }
 
+  /** Databases only: lay it out for a stock server that fetches its WAL from this folder with `cp`. */
+  readonly walTo: string | undefined;
+  /** Databases only: begin with this backup; default: the newest from which the target can be reached. */
+  readonly backup: string | undefined;
 export interface VerifyOptions {
   readonly resource: string | undefined;
   readonly vault: string | undefined;

@@ -1,6 +1,7 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { listBackupIds, newestBackup } from '../backup/catalog.ts';
+import { layOutDatabase } from '../backup/lay-out-database.ts';
 import {
   chooseDatabaseBackup,
   type DatabaseRecoveryPoint,
@@ -15,6 +16,7 @@ import type { Log } from '../base/log.ts';
 import { formatBytes, formatDuration } from '../base/units.ts';
 import { checkCluster } from '../postgres/checks.ts';
 import { formatLsn, type Lsn, segmentName, segmentStart } from '../postgres/lsn.ts';
+import { describeTarget } from '../postgres/recovery-target.ts';
 import { formatRate, formatTime } from '../report/values.ts';
 import type { ObjectStore } from '../vault/store.ts';
 import type { CommandContext, CommandResult } from './context.ts';
@@ -36,15 +38,22 @@ export async function run(context: CommandContext, options: RestoreOptions): Pro
   const begunMs = context.clock.now();
   const took = () => context.clock.now() - begunMs;
   if (resource?.kind !== 'database') {
-    if (options.start) throw new DrError('usage', '--start is for databases', { where: options.resource });
+    const given = options.start ? '--start' : options.walTo !== undefined ? '--wal-to' : options.backup && '--backup';
+    if (given) throw new DrError('usage', `${given} is for databases`, { where: options.resource });
     return await restoreDirectory(context, world, options, target, took);
+  }
+  if (options.start && options.walTo !== undefined) {
+    throw new DrError('usage', '--start and --wal-to are two ways to recover: give one of them');
   }
   const { store, point } = await chooseVault(
     world,
     options,
     context.log,
-    async (candidate) => await chooseDatabaseBackup(candidate, options.resource, options.at, context.signal),
+    async (candidate) =>
+      await chooseDatabaseBackup(candidate, options.resource, options.at, context.signal, options.backup),
   );
+  if (options.walTo !== undefined)
+    return await layOut(context, world, { store, point, target, took, walDirectory: path.resolve(options.walTo) });
   return options.start
     ? await recoverAndStop(context, world, store, point, target, took)
     : await restoreReadyToStart(context, world, options, { store, point, target, took });
@@ -208,6 +217,50 @@ async function restoreReadyToStart(
     text: [
       `${options.resource} is restored to ${target} with its WAL to ${formatLsn(plan.endLsn)}: ${formatBytes(manifest.logicalBytes)} in ${formatDuration(ms)} from vault ${store.name}, every byte checked.`,
       `It is not recovered yet: PostgreSQL ${database.majorVersion} replays the WAL at its first start (or use --start).`,
+    ].join('\n'),
+  };
+}
+
+/** For a stock server that recovers by itself, with `cp`. */
+async function layOut(
+  context: CommandContext,
+  world: World,
+  found: { store: ObjectStore; point: DatabaseRecoveryPoint; target: string; took: () => number; walDirectory: string },
+): Promise<CommandResult> {
+  const { store, point, target, took, walDirectory } = found;
+  const { manifest, database, plan } = point;
+  const recover = world.config.databases[manifest.resource]?.recover;
+  const place = recover && Object.hasOwn(recover, world.site) ? recover[world.site] : undefined;
+  const { keyRing, pool } = world;
+  const { walFiles } = await layOutDatabase({
+    store,
+    point,
+    keyRing,
+    pool,
+    dataDirectory: target,
+    walDirectory,
+    parameters: place === undefined ? {} : { port: String(place.port), ...place.parameters },
+    onProgress: context.onProgress,
+    signal: context.signal,
+  });
+  const ms = took();
+  const goal = describeTarget(plan.target);
+  return {
+    data: {
+      resource: manifest.resource,
+      backup: manifest.id,
+      vault: store.name,
+      target,
+      walDirectory,
+      walFiles,
+      timeline: plan.timeline,
+      endLsn: formatLsn(plan.endLsn),
+      bytes: manifest.logicalBytes,
+      ms,
+    },
+    text: [
+      `${manifest.resource} lies in ${target}, its WAL to ${formatLsn(plan.endLsn)} in ${walDirectory}: ${formatBytes(manifest.logicalBytes)} in ${formatDuration(ms)} from vault ${store.name}, every byte checked.`,
+      `PostgreSQL ${database.majorVersion} recovers it to ${goal} when it starts (postgres -D ${target}), stops there, and is read-only until it is promoted (select pg_promote()).`,
     ].join('\n'),
   };
 }

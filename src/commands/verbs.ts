@@ -121,10 +121,16 @@ export const verbs: readonly Verb[] = [
     ],
     examples: [
       'dr restore uploads --to /srv/restored',
+      [
+        '--wal-to <dir>',
+        'database: lay it out for a stock server, which recovers by itself with WAL from here by "cp"',
+      ],
+      ['--backup <id>', 'database: begin with this backup'],
       'dr restore orders --to /srv/pg --at "2026-11-23T05:00:00Z" --start',
     ],
     failures: ['not-found', ...storage, 'refused', 'local', 'check-failed'],
     read: (written) => ({
+      'dr restore orders --to /var/lib/postgresql/data/pgdata --wal-to /var/lib/postgresql/data/pgdata/dr_archive',
       resource: word(written.arguments[0]) ?? '',
       to: word(written.flags['to']) ?? '',
       at: parseAt(word(written.flags['at']) ?? 'latest', written.nowMs),
@@ -133,6 +139,8 @@ export const verbs: readonly Verb[] = [
     }),
     load: () => import('./restore.ts'),
   }),
+      walTo: word(written.flags['walTo']),
+      backup: word(written.flags['backup']),
   configVerb,
   verb<VerifyOptions>({
     name: 'verify',

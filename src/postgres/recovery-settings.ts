@@ -121,6 +121,32 @@ export function recoverySettings(
   };
 }
 
+/**
+ * Settings by which a stock server recovers by itself to the target and stops there, read-only: WAL comes from a folder with `cp`, and the
+ * promotion removes the folder. They go into `postgresql.auto.conf`; after the promotion they mean nothing any more.
+ */
+export function standaloneSettings(
+  target: RecoveryTarget,
+  timeline: number,
+  { dataDirectory, walDirectory }: { readonly dataDirectory: string; readonly walDirectory: string },
+): Record<string, string> {
+  // For the shell, and `%` for PostgreSQL.
+  const folder = `'${walDirectory.replaceAll("'", "'\\''")}'`.replaceAll('%', '%%');
+  return {
+    ...recoverySettings(target, timeline, `cp ${folder}/%f "%p"`),
+    recovery_end_command: `rm -rf -- ${folder}`,
+    wal_retrieve_retry_interval: '1s',
+    hba_file: join(dataDirectory, 'pg_hba.conf'),
+    ident_file: join(dataDirectory, 'pg_ident.conf'),
+    external_pid_file: '',
+    listen_addresses: '*',
+    // The new lineage is archived by dr; an old archive_command would write into the old lineage's archive.
+    archive_mode: 'off',
+    archive_command: '',
+    synchronous_standby_names: '',
+  };
+}
+
 /** The highest of what the control file, the backup's manifest and the configuration files say, where files say less. */
 export function raisedSettings(
   control: ControlFile,
@@ -160,8 +186,10 @@ export async function prepareRecovery(options: {
   readonly address: ServerAddress | undefined;
   /** Settings of the source server, from the backup's manifest. */
   readonly recorded: Readonly<Record<string, string | undefined>>;
+  /** Settings that stay in `postgresql.auto.conf`, for a server that nobody of dr starts. */
+  readonly stay?: Readonly<Record<string, string>>;
 }): Promise<void> {
-  const { dataDirectory, user, address } = options;
+  const { dataDirectory, user, address, stay } = options;
   const create = async (name: string, content: string) => {
     const path = join(dataDirectory, name);
     try {
@@ -176,6 +204,7 @@ export async function prepareRecovery(options: {
   await create('pg_hba.conf', minimalHba);
   await create('pg_ident.conf', '# Written by dr: the backup had none.\n');
   await rm(join(dataDirectory, 'recovery.signal'), { force: true });
+  if (stay !== undefined) await editAutoConf(dataDirectory, user, stay);
   await create('standby.signal', '');
   if (address !== undefined) {
     await editAutoConf(dataDirectory, user, {

@@ -17,6 +17,8 @@ export interface RecoveryPlan {
   readonly target: RecoveryTarget;
   /** Timeline to recover along. */
   readonly timeline: number;
+  /** The timelines from the backup's to that one, each with where it was left for the next; undefined for the last. */
+  readonly line: ReadonlyArray<{ readonly timeline: number; readonly end: Lsn | undefined }>;
   readonly startLsn: Lsn;
   /** End of the WAL that can be replayed without a hole. */
   readonly endLsn: Lsn;
@@ -56,6 +58,7 @@ export function planRecovery(options: {
   const range = describe(manifest, consistentLsn, reach);
   const plan = {
     timeline: reach.timeline,
+    line: chain.slice(0, chain.findIndex(({ timeline }) => timeline === reach.timeline) + 1),
     startLsn,
     endLsn: reach.end,
     coveredUntilMs: reach.coveredUntilMs,
