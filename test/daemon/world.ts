@@ -126,7 +126,8 @@ scratch: ${directory}/scratch
   };
 }
 
-async function startDaemon(script: string, config: string, site: string, env: object): Promise<RunningDaemon> {
+/** Starts `dr daemon` (the script says which) with a configuration that listens on port 0. */
+export async function startDaemon(script: string, config: string, site: string, env: object): Promise<RunningDaemon> {
   const daemon = startNode(script, ['daemon', '--config', config, '--site', site], { env: { ...process.env, ...env } });
   const [, url = ''] = await daemon.waitFor(/"url":"(http:[^"]+)"/);
   const get = async (path: string) => {
