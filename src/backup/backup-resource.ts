@@ -11,6 +11,7 @@ import type { Manifest } from './manifest.ts';
 import type { ObjectsSource } from './objects/take-objects.ts';
 import { type EnsureWal, takeDatabaseBackup } from './take-database.ts';
 import { type DirectorySource, takeDirectoryBackup } from './take-directory.ts';
+import { takenSince } from './taken-since.ts';
 
 /** One protected thing as it is at the active site. */
 export type ResourceSource =
@@ -41,6 +42,9 @@ export async function backupResource(context: BackupContext, source: ResourceSou
   const signal = context.signal ? AbortSignal.any([context.signal, taken]) : taken;
   const leased: BackupContext = { ...context, signal };
   try {
+    const { unlessTakenSinceMs: sinceMs } = context;
+    const before = sinceMs === undefined ? undefined : await takenSince(leased, source.name, sinceMs);
+    if (before) return before;
     if (source.type === 'directory') {
       const isConfiguration = source.kind === 'configuration' && !context.full;
       const known = isConfiguration ? await unchangedCandidate(context.stores, source) : undefined;

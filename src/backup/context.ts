@@ -28,6 +28,8 @@ export interface BackupContext {
   readonly scratch?: string | undefined;
   /** Everything is stored anew, whatever is known of earlier backups. */
   readonly full?: boolean;
+  /** Nothing is done where a backup that was begun since then is there already; milliseconds since 1970. */
+  readonly unlessTakenSinceMs?: number | undefined;
   /** Opens earlier backups, where an identity is at hand: their indexes then stand in for what is not known on this machine. */
   readonly keyRing?: KeyRing | undefined;
   /** Opens the cluster that objects are taken from; whoever opens it closes it. Undefined: there is none. */
@@ -47,4 +49,6 @@ export interface TakenBackup {
   readonly lost: readonly LostVault[];
   /** The newest backup already has this content, so none was made; `manifest` is that one. */
   readonly unchanged: boolean;
+  /** It is not of this run: another one had taken it (`unlessTakenSinceMs`). */
+  readonly takenBefore?: boolean;
 }

@@ -74,6 +74,11 @@ export class Connection {
     });
   }
 
+  /** The text that the server answers. */
+  async text(call: Call, signal?: AbortSignal): Promise<string> {
+    return await this.#send(call, signal, textOf);
+  }
+
   /** Lines of an answer that goes on, as they come. */
   async *lines(call: Call, signal?: AbortSignal): AsyncGenerator<string> {
     const stop = new AbortController();

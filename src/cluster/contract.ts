@@ -156,6 +156,16 @@ export interface Discovery {
   readonly missing: readonly string[];
 }
 
+/** Which part of what a pod has written. */
+export interface LogQuery {
+  /** Default: its only container. */
+  readonly container?: string;
+  /** Only so many last lines. */
+  readonly lines?: number;
+  /** At most so many bytes. */
+  readonly bytes?: number;
+}
+
 /** A question about rights. */
 export interface Access extends TypeRef {
   readonly verb: 'get' | 'list' | 'watch' | 'create' | 'update' | 'patch' | 'delete';
@@ -216,6 +226,12 @@ export interface Cluster {
     options?: WriteOptions & { readonly replaces?: Scale },
     signal?: AbortSignal,
   ): Promise<Scale>;
+  /** What a pod has written so far; `not-found` when the pod is gone, `refused` while its container has not begun. */
+  log(
+    pod: { readonly namespace: string; readonly name: string },
+    query?: LogQuery,
+    signal?: AbortSignal,
+  ): Promise<string>;
   /** Whether the server would let dr do this, asked without doing it. */
   allows(access: Access, signal?: AbortSignal): Promise<boolean>;
   close(): void;

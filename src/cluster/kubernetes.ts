@@ -8,6 +8,7 @@ import type {
   ClusterVersion,
   DeleteOptions,
   Discovery,
+  LogQuery,
   ObjectMeta,
   ObjectPage,
   ObjectRef,
@@ -176,6 +177,26 @@ export class KubernetesCluster implements Cluster {
     const body = { spec: { replicas }, ...(replaces && { metadata: { resourceVersion: replaces.resourceVersion } }) };
     const call = { method: 'PATCH', query: writing(options), body, contentType: mergeType } as const;
     return await this.#scale('patch', ref, { ...call, repeatable: replaces === undefined }, signal);
+  }
+
+  async log(
+    { namespace, name }: { readonly namespace: string; readonly name: string },
+    { container, lines, bytes }: LogQuery = {},
+    signal?: AbortSignal,
+  ): Promise<string> {
+    const pod = { apiVersion: 'v1', kind: 'Pod' };
+    const type = await this.#kinds.type(pod, signal);
+    const request = this.#request('get', type, { namespace, name }, `log of pod ${namespace}/${name}`);
+    return await this.#connection.text(
+      {
+        method: 'GET',
+        path: `${pathOf(type, { ...pod, namespace, name })}/log`,
+        query: { container, tailLines: lines, limitBytes: bytes },
+        accept: 'text/plain, application/json',
+        request: { ...request, resource: `${type.plural}/log` },
+      },
+      signal,
+    );
   }
 
   async allows(access: Access, signal?: AbortSignal): Promise<boolean> {

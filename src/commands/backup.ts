@@ -1,6 +1,6 @@
 import { backupResource } from '../backup/backup-resource.ts';
 import type { BackupContext, TakenBackup } from '../backup/context.ts';
-import { reuseRatio } from '../backup/manifest.ts';
+import { lossesOf, reuseRatio } from '../backup/manifest.ts';
 import { gatherOwnConfiguration, keepOwnConfiguration } from '../backup/own-configuration.ts';
 import { waitForArchive, withPassingArchiver } from '../backup/wal/ensure.ts';
 import { DrError, type ErrorKind, isAbort } from '../base/errors.ts';
@@ -67,12 +67,15 @@ async function backupOne(
   world: World,
   places: SitePlaces,
   resource: ConfiguredResource,
-  { full, acceptNewSystem }: BackupOptions,
+  { full, acceptNewSystem, ifNoneSinceMs }: BackupOptions,
 ): Promise<TakenBackup> {
-  const context = { ...world.backupContext(places.site.name), full };
+  const context = { ...world.backupContext(places.site.name), full, unlessTakenSinceMs: ifNoneSinceMs };
   const missing = new DrError('config', `${resource.name} has no place at site ${places.site.name}`, {
     where: world.config.source.path,
-    next: `Add recover.${places.site.name} to ${resource.name}.`,
+    next:
+      Object.hasOwn(world.config.objects, resource.name) && !places.site.cluster
+        ? `Say how its cluster is reached: sites.${places.site.name}.cluster ({} = the one that dr runs in).`
+        : `Add recover.${places.site.name} to ${resource.name}.`,
   });
   const inCluster = places.objects[resource.name];
   if (inCluster) {
@@ -159,11 +162,10 @@ function failureLines(resource: string, error: unknown): string[] {
   ];
 }
 
-/** Notes that mean missing or doubtful content; what vanished while it was read was deleted by its owner. */
+/** How much of what was taken is missing, in the backup or of its copies. */
 function notes(taken: TakenBackup): number {
-  return taken.unchanged
-    ? 0
-    : taken.manifest.notes.filter(({ kind }) => kind === 'unreadable' || kind === 'vault-lost').length;
+  if (taken.unchanged) return 0;
+  return lossesOf(taken.manifest).length + taken.manifest.notes.filter(({ kind }) => kind === 'vault-lost').length;
 }
 
 const columns: readonly Column<Outcome>[] = [

@@ -9,6 +9,7 @@ import { renderJson } from '../report/values.ts';
 import type { CommandContext, CommandResult } from './context.ts';
 import { exitCodeHelp, exitCodeOf } from './exit-codes.ts';
 import { readIdentities } from './identity.ts';
+import { loggedProgress, writeResult } from './job-report.ts';
 import { readableLogLine } from './log-lines.ts';
 import { Terminal, type TerminalOutput } from './terminal.ts';
 import type { Verb } from './verb.ts';
@@ -76,7 +77,9 @@ export async function runCli(outside: Outside, verbs: readonly Verb[] = allVerbs
     const result = await work(createContext(outside, globals, json, terminal, log));
     terminal.close();
     const ok = result.failure === undefined;
-    outside.stdout.write(json ? renderJson({ ok, command: verb.name, result: result.data }) : `${result.text}\n`);
+    const document = { ok, command: verb.name, result: result.data };
+    outside.stdout.write(json ? renderJson(document) : `${result.text}\n`);
+    writeResult(outside.env['DR_RESULT_FILE'], document, log);
     return exitCodeOf(result.failure);
   } catch (thrown) {
     terminal.close();
@@ -86,6 +89,7 @@ export async function runCli(outside: Outside, verbs: readonly Verb[] = allVerbs
       interrupted ? new DrError('interrupted', 'stopped before it was finished', { cause: thrown }) : thrown,
     );
     if (report.kind === 'internal') log.error({ error: thrown }, 'unexpected error');
+    writeResult(outside.env['DR_RESULT_FILE'], { ok: false, command: verb.name, error: report }, log);
     return fail(outside, verb.name, json, report);
   }
 }
@@ -220,7 +224,7 @@ function createContext(
     clock: outside.clock,
     startedAtMs: outside.startedAtMs ?? outside.clock.now(),
     signal: outside.signal,
-    onProgress: terminal.onProgress,
+    onProgress: outside.env['DR_PROGRESS'] === 'log' ? loggedProgress(log, outside.clock.now) : terminal.onProgress,
     env: outside.env,
     version: outside.version,
     json,

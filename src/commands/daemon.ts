@@ -3,12 +3,13 @@ import { loadConfig } from '../config/load.ts';
 import { hostDaemon } from '../daemon/host.ts';
 import { cronTicker } from '../daemon/ticker.ts';
 import type { CommandContext, CommandResult } from './context.ts';
+import { type ClusterPace, type DaemonClusterParts, daemonClusterParts } from './daemon-cluster.ts';
 import type { DaemonOptions } from './options.ts';
 import { verifyOne } from './verify.ts';
 import { openWorld, type World } from './world.ts';
 
 /** What a test makes faster. */
-type Pace = Pick<Parameters<typeof hostDaemon>[0], 'askEveryMs'>;
+type Pace = Pick<Parameters<typeof hostDaemon>[0], 'askEveryMs'> & ClusterPace;
 
 /** `dr daemon`: protects the site until it is told to stop; SIGHUP reads the configuration again. */
 export async function run(context: CommandContext, _options: DaemonOptions, pace: Pace = {}): Promise<CommandResult> {
@@ -33,7 +34,13 @@ export async function run(context: CommandContext, _options: DaemonOptions, pace
     open: async (signal) => {
       // Signals of the process stop the daemon as a whole, which then decides what is finished first.
       const inside: CommandContext = { ...context, signal, onProgress: () => {}, loadConfig: read };
-      return asDaemonWorld(await openWorld(inside, { vaults: 'write' }), inside);
+      const world = await openWorld(inside, { vaults: 'write' });
+      try {
+        return asDaemonWorld(world, await daemonClusterParts(world.config, world.site, inside, pace), inside);
+      } catch (error) {
+        await world[Symbol.asyncDispose]();
+        throw error;
+      }
     },
     ticker: () => cronTicker('dr daemon', log),
     clock,
@@ -44,7 +51,7 @@ export async function run(context: CommandContext, _options: DaemonOptions, pace
   return { data: { ranMs }, text: `dr: the daemon has stopped after ${formatDuration(ranMs)}` };
 }
 
-function asDaemonWorld(world: World, context: CommandContext) {
+function asDaemonWorld(world: World, parts: DaemonClusterParts, context: CommandContext) {
   const searchPath = (context.env['PATH'] ?? '').split(':').filter((directory) => directory !== '');
   return {
     config: world.config,
@@ -53,10 +60,15 @@ function asDaemonWorld(world: World, context: CommandContext) {
     bare: world.bare,
     keyRing: world.keyRing,
     backups: world.backupContext(world.site),
+    replicas: parts.replicas,
+    ...(parts.executor && { executor: parts.executor }),
     verify: async (resource: Parameters<typeof verifyOne>[1], store: World['stores'][number], signal: AbortSignal) => {
       const backupContext = (site: string) => ({ ...world.backupContext(site), signal });
       return await verifyOne({ ...world, backupContext }, resource, store, searchPath);
     },
-    [Symbol.asyncDispose]: async () => await world[Symbol.asyncDispose](),
+    [Symbol.asyncDispose]: async () => {
+      parts.close();
+      await world[Symbol.asyncDispose]();
+    },
   };
 }

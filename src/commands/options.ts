@@ -24,6 +24,8 @@ export interface BackupOptions {
   readonly full: boolean;
   /** The databases named were created anew: another system identifier is no error. */
   readonly acceptNewSystem: boolean;
+  /** Nothing is done for resources of which a backup begun since then is there already; milliseconds since 1970. */
+  readonly ifNoneSinceMs: number | undefined;
 }
 
 export interface BackupsOptions {
@@ -49,13 +51,15 @@ export interface RestoreOptions {
   readonly vault: string | undefined;
   /** Databases only: recover to the target with a server and stop it at a consistent, verified state. */
   readonly start: boolean;
-}
-
   /** Databases only: lay it out for a stock server that fetches its WAL from this folder with `cp`. */
   readonly walTo: string | undefined;
   /** Databases only: begin with this backup; default: the newest from which the target can be reached. */
   readonly backup: string | undefined;
+}
+
 export interface VerifyOptions {
+  /** Nothing is done for resources whose verification begun since then has succeeded; milliseconds since 1970. */
+  readonly ifNoneSinceMs: number | undefined;
   readonly resource: string | undefined;
   readonly vault: string | undefined;
 }
@@ -143,6 +147,14 @@ export function parseAt(text: string, nowMs: number): At {
     throw new DrError('usage', `--at ${plain} lies in the future`, { next: 'Give a time that has been, or "latest".' });
   }
   return { kind: 'time', atMs };
+}
+
+/** Reads --if-none-since; throws `usage`. */
+export function parseSince(text: string | undefined): number | undefined {
+  if (text === undefined) return undefined;
+  const ms = Date.parse(text);
+  if (!Number.isNaN(ms) && /(Z|[+-]\d{2}:?\d{2})$/.test(text)) return ms;
+  throw new DrError('usage', `--if-none-since ${text} is no time`, { next: 'Write it like 2026-11-23T05:00:00Z.' });
 }
 
 /** A time must say its zone: at 3 a.m. nobody should have to know which one the machine is in. */

@@ -1,5 +1,5 @@
 import { leaseSomewhere } from '../backup/backup-resource.ts';
-import type { Verification } from '../backup/verified.ts';
+import { newestVerification, type Verification } from '../backup/verified.ts';
 import { verifyResource } from '../backup/verify-resource.ts';
 import { DrError } from '../base/errors.ts';
 import { formatBytes, formatDuration } from '../base/units.ts';
@@ -24,7 +24,9 @@ export async function run(context: CommandContext, options: VerifyOptions): Prom
       `verification of ${resource.name}`,
     );
     try {
-      reports.push(await verifyOne(world, resource, store, searchPath));
+      const { ifNoneSinceMs: sinceMs } = options;
+      const before = sinceMs === undefined ? undefined : await verifiedSince(world, resource, sinceMs);
+      reports.push(before ?? (await verifyOne(world, resource, store, searchPath)));
     } finally {
       await lease.release();
     }
@@ -35,6 +37,20 @@ export async function run(context: CommandContext, options: VerifyOptions): Prom
     text: reports.map(describe).join('\n\n'),
     ...(failed ? { failure: 'check-failed' as const } : {}),
   };
+}
+
+/** The last verification, if it was begun at that moment or later and has succeeded. */
+async function verifiedSince(
+  { stores }: World,
+  { name }: ConfiguredResource,
+  sinceMs: number,
+): Promise<Verification | undefined> {
+  for (const store of stores) {
+    // A vault that cannot say counts as one without: at worst a backup is verified twice.
+    const newest = await newestVerification([store], name, Date.now()).catch(() => undefined);
+    if (newest?.ok && Date.parse(newest.startedAt) >= sinceMs) return newest;
+  }
+  return undefined;
 }
 
 /** Verifies one resource from one vault; also what the daemon does on schedule. */

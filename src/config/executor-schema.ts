@@ -122,7 +122,9 @@ export const executor = z
   .union(
     [
       z.literal('local').transform(() => undefined),
-      z.strictObject({ kubernetes }).transform((both) => both.kubernetes),
+      z
+        .strictObject({ kubernetes: kubernetes.describe('Jobs; {} = all by default.') })
+        .transform((both) => both.kubernetes),
     ],
     { error: 'must be local, or kubernetes with its settings: { kubernetes: {} }' },
   )
@@ -132,7 +134,13 @@ export const executor = z
   );
 
 /** Names of the executor that must exist, and what cannot be. */
-export function checkExecutor({ executor: jobs, databases, data, configuration }: Config, { wrong }: Findings): void {
+export function checkExecutor(config: Config, { wrong }: Findings): void {
+  const { executor: jobs, databases, data, configuration } = config;
+  const hasCluster = Object.values(config.sites).some(({ cluster }) => cluster !== undefined);
+  if (jobs && !hasCluster) wrong(['executor', 'kubernetes'], 'no site names its cluster: write sites.NAME.cluster: {}');
+  if (typeof config.daemon.leader === 'object' && !hasCluster) {
+    wrong(['daemon', 'leader'], 'no site names its cluster: write sites.NAME.cluster: {}');
+  }
   for (const resource of Object.keys(jobs?.volumes ?? {})) {
     const path = ['executor', 'kubernetes', 'volumes', resource];
     if (Object.hasOwn(data, resource)) continue;

@@ -1,16 +1,22 @@
 import { backupLease, backupResource, type ResourceSource } from '../backup/backup-resource.ts';
-import { recentNames } from '../backup/catalog.ts';
 import type { BackupContext, TakenBackup } from '../backup/context.ts';
 import { writeWatchHeartbeat } from '../backup/status/watch.ts';
+import { newestStart } from '../backup/taken-since.ts';
 import { waitForArchive, withPassingArchiver } from '../backup/wal/ensure.ts';
 import { messageOf } from '../base/errors.ts';
+import { previousDue } from '../config/cadence.ts';
 import type { DatabasePlace, DirectoryPlace, ObjectsPlace, SitePlaces } from '../config/sites.ts';
 import type { Cadence } from '../config/types.ts';
-import { layout, timeOfId } from '../vault/layout.ts';
+import { type BackupOutcome as Outcome, readBackupOutcome as readOutcome } from './command-results.ts';
+import type { Executor } from './executor.ts';
 import type { Job } from './job.ts';
 import type { RoleKeeper } from './role.ts';
 
 export interface BackupJobsOptions {
+  /** Where databases and data are backed up. */
+  readonly executor: Executor;
+  /** Other daemons of this site may do the same: what one of them has taken meanwhile is not taken again. */
+  readonly replicated: boolean;
   /** Where everything is at the site of this daemon. */
   readonly places: SitePlaces;
   readonly role: RoleKeeper;
@@ -78,7 +84,7 @@ function changeJob(
   const made = job(options, name, lane, onChange ? FULL_LOOK : schedule, async (context) => {
     const lookedMs = context.clock.now();
     const taken = await backupResource(context, source);
-    if (taken.unchanged) await tellUnchanged(context, name, taken.manifest.id, lookedMs);
+    if (taken.unchanged && !taken.takenBefore) await tellUnchanged(context, name, taken.manifest.id, lookedMs);
     return taken;
   });
   // A change may have come while nobody watched, so the first look is always due.
@@ -94,13 +100,30 @@ function job(
 ): Job {
   const { role, context } = options;
   const log = context.log.child({ resource });
+  const enabled = () => role.state.role === 'active';
+  /** When somebody asked for a backup that has not been taken since; 0 = nobody did. */
+  let askedMs = 0;
+  /** Since when a backup is this one: its slot, unless somebody asked later or the site has become active since. */
+  const occurrence = (): number => {
+    const nowMs = context.clock.now();
+    const { active } = role.state;
+    const beginMs = active && active.generation > 1 ? Date.parse(active.since) : 0;
+    return Math.max(previousDue(cadence, nowMs, resource) ?? nowMs, beginMs, askedMs);
+  };
+  const told = ({ id, lost, vaults, unchanged, logicalBytes, storedBytes, reusedBytes, notes }: Outcome): object => {
+    if (lost.length > 0) options.onLost(lost.map(({ vault }) => vault));
+    return unchanged
+      ? { backup: id, unchanged }
+      : { backup: id, logicalBytes, storedBytes, reusedBytes, vaults, notes: notes.length };
+  };
+  const read = (result: unknown): object => told(readOutcome(result, resource));
   return {
     name: backupJobName(resource),
     lane,
     lease: backupLease(resource),
     cadence,
     seed: resource,
-    enabled: () => role.state.role === 'active',
+    enabled,
     lastDone: async (signal) => {
       const newest = await newestStart(context, resource, signal);
       const active = role.state.active;
@@ -108,43 +131,25 @@ function job(
       const ofBefore = active !== undefined && active.generation > 1 && (newest ?? 0) < Date.parse(active.since);
       return ofBefore || newest === undefined ? 'never' : newest;
     },
-    run: async (signal) => {
+    run: async (signal, reason) => {
       // The role may have changed since the last question.
       await role.refresh();
       signal.throwIfAborted();
-      const taken = await take({ ...context, log, signal }, signal);
-      if (taken.lost.length > 0) options.onLost(taken.lost.map(({ vault }) => vault));
-      const { id, logicalBytes, storedBytes, reusedBytes, notes } = taken.manifest;
-      const { vaults, unchanged } = taken;
-      return unchanged
-        ? { backup: id, unchanged }
-        : { backup: id, logicalBytes, storedBytes, reusedBytes, vaults, notes: notes.length };
+      if (reason === 'asked') askedMs = context.clock.now();
+      const occurrenceMs = occurrence();
+      const here = async (until: AbortSignal) => {
+        const guard = options.replicated ? { unlessTakenSinceMs: occurrenceMs } : {};
+        const taken = await take({ ...context, ...guard, log, signal: until }, until);
+        return told({ ...taken.manifest, lost: taken.lost, vaults: taken.vaults, unchanged: taken.unchanged });
+      };
+      // What is backed up on change is small, and its folder is watched in this process anyway.
+      const task = { verb: 'backup', resource, occurrenceMs, args: [], wanted: enabled, here } as const;
+      const facts =
+        lane === 'configuration' ? await here(signal) : await options.executor.run({ ...task, told: read }, signal);
+      askedMs = 0;
+      return facts;
     },
   };
-}
-
-/** When the newest backup over all vaults that answer was begun, milliseconds since 1970. Throws when none answers. */
-async function newestStart(
-  { stores, clock }: BackupContext,
-  resource: string,
-  signal: AbortSignal,
-): Promise<number | undefined> {
-  let newest: number | undefined;
-  const failures: unknown[] = [];
-  await Promise.all(
-    stores.map(async (store) => {
-      try {
-        const id = (await recentNames(store, layout.manifests(resource), clock.now(), signal)).at(-1);
-        const startMs = id === undefined ? undefined : timeOfId(id);
-        if (startMs !== undefined) newest = Math.max(startMs, newest ?? 0);
-      } catch (error) {
-        failures.push(error);
-      }
-    }),
-  );
-  signal.throwIfAborted();
-  if (failures.length === stores.length && stores.length > 0) throw failures[0];
-  return newest;
 }
 
 /** Tells every vault that its newest backup is still what the directory holds. */

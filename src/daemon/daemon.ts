@@ -2,8 +2,9 @@ import type { BackupContext } from '../backup/context.ts';
 import type { ResourceKind } from '../backup/manifest.ts';
 import type { Verification } from '../backup/verified.ts';
 import type { Clock } from '../base/clock.ts';
-import { messageOf } from '../base/errors.ts';
+import { DrError } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
+import type { ClusterLease } from '../cluster/lease.ts';
 import { worstIntervalMs } from '../config/cadence.ts';
 import { forSite, type SitePlaces } from '../config/sites.ts';
 import type { Config } from '../config/types.ts';
@@ -13,13 +14,17 @@ import type { KeyRing } from '../vault/keys.ts';
 import type { ObjectStore } from '../vault/store.ts';
 import { backupJobName, backupJobs } from './backup-jobs.ts';
 import { careJobs, OWN_CONFIGURATION_JOB, repairJobName } from './care-jobs.ts';
+import { describeState } from './describe-state.ts';
+import { type Executor, localExecutor } from './executor.ts';
+import { alwaysLeads, LeaderKeeper, type Leadership, ledBy } from './leader.ts';
 import { newestSystem, oldestNeededWal } from './lineage.ts';
-import type { MetricsView } from './metrics.ts';
+import type { MetricsView } from './metrics-shape.ts';
 import { type Readiness, readinessOf } from './readiness.ts';
-import { RoleKeeper, type RoleState } from './role.ts';
+import { RoleKeeper } from './role.ts';
 import { Scheduler } from './scheduler.ts';
 import { SiteWork } from './site-work.ts';
 import { StatusService } from './status-service.ts';
+import { VaultSuccession } from './succession.ts';
 import { Supervisor } from './supervisor.ts';
 import type { Ticker } from './ticker.ts';
 import { vaultCheckJobs } from './vault-check-jobs.ts';
@@ -38,6 +43,10 @@ export interface DaemonWorld {
   readonly keyRing: KeyRing;
   /** For backups of what runs at this site. */
   readonly backups: BackupContext;
+  /** By which of several replicas one is chosen; undefined: this daemon is the only one of its site. */
+  readonly replicas?: { readonly lease: ClusterLease; elapsed(): number } | undefined;
+  /** Where backups and verifications are done; default: in this process. */
+  executor?(leadership: Leadership): Executor;
   /** Restores the newest recovery point from the vault, checks it, keeps the report in the vaults. */
   verify(
     resource: { readonly name: string; readonly kind: ResourceKind },
@@ -60,12 +69,17 @@ const REPAIR_AGAIN_MS = 30 * 60_000;
 /** A scheduler that has not looked at the time for this long hangs. */
 const STUCK_MS = 60_000;
 /** One base backup or data set at a time, one verification, one check of a vault, so that memory stays bounded. */
+/** What a replica that leads no more gets to store and acknowledge the WAL that it has received. */
+const DRAIN_MS = 10_000;
 const LANES = { backup: 1, configuration: 2, verify: 1, care: 1, check: 1 };
 
 /** All that one daemon does at its site, from one state of the configuration. */
 export class Daemon {
   readonly #options: DaemonOptions;
   readonly #supervisor: Supervisor;
+  readonly #leader: LeaderKeeper | undefined;
+  readonly #leadership: Leadership;
+  readonly #executor: Executor;
   readonly #vaults: VaultWatch;
   readonly #role: RoleKeeper;
   readonly #scheduler: Scheduler;
@@ -73,6 +87,9 @@ export class Daemon {
   readonly #status: StatusService;
   readonly #repairAskedMs = new Map<string, number>();
   #stopping = false;
+  /** What only the active site does all the time is begun. */
+  #atWork = false;
+  #arranging: Promise<void> = Promise.resolve();
 
   constructor(options: DaemonOptions) {
     const { world, clock, log, askEveryMs: everyMs = 10_000 } = options;
@@ -80,6 +97,18 @@ export class Daemon {
     this.#options = options;
     const places = forSite(config, site);
     this.#supervisor = new Supervisor({ clock, log });
+    const { replicas } = world;
+    this.#leader =
+      replicas &&
+      new LeaderKeeper({
+        ...replicas,
+        succession: new VaultSuccession(site, stores, log, clock),
+        clock,
+        log,
+        onChange: () => void this.#takeTurn(),
+      });
+    this.#leadership = this.#leader ?? alwaysLeads;
+    this.#executor = world.executor?.(this.#leadership) ?? localExecutor;
     this.#vaults = new VaultWatch({ stores, clock, log, everyMs, onReturn: (vault) => this.#returned(vault) });
     this.#role = new RoleKeeper({
       site,
@@ -88,7 +117,7 @@ export class Daemon {
       clock,
       log,
       everyMs,
-      onChange: (state) => this.#takeRole(state),
+      onChange: () => this.#takeRole(),
     });
     this.#site = new SiteWork({
       places,
@@ -100,8 +129,8 @@ export class Daemon {
       onChange: (resource) => this.#scheduler.runNow(backupJobName(resource)),
     });
     this.#scheduler = new Scheduler({
-      jobs: this.#jobs(places),
-      lanes: LANES,
+      jobs: ledBy(this.#leadership, this.#jobs(places)),
+      lanes: { ...LANES, backup: this.#executor.parallel, verify: this.#executor.parallel },
       ticker: options.ticker,
       onEnded: () => this.#status.wake(),
       clock,
@@ -138,6 +167,8 @@ export class Daemon {
         'this site cannot verify backups: it has no identity that opens them',
       );
     }
+    // The first one ends last: the Lease is given back when nothing is left that it guards.
+    if (this.#leader) this.#supervisor.add(this.#leader);
     for (const service of [this.#vaults, this.#role, this.#scheduler, this.#status]) this.#supervisor.add(service);
   }
 
@@ -150,7 +181,9 @@ export class Daemon {
     const supervisor = this.#supervisor;
     // In this order: a base backup that is finishing needs the archiver, and nothing may change the role any more.
     await supervisor.remove([this.#role], 0);
+    this.#executor.letGo(new DrError('interrupted', 'the daemon was told to stop'));
     await supervisor.remove([this.#scheduler], graceMs);
+    await this.#arranging;
     await this.#site.end(graceMs);
     await supervisor.stop(0);
   }
@@ -174,34 +207,14 @@ export class Daemon {
 
   /** What it does, for people and tests: role, jobs, services, WAL. */
   state(): object {
-    const { role, jobs, services, archivers } = this.metrics();
-    const time = (ms: number | undefined) => (ms === undefined ? undefined : new Date(ms).toISOString());
-    const text = (error: unknown) => (error === undefined ? undefined : messageOf(error));
-    return {
-      site: this.#options.world.site,
-      role: { ...role, askedMs: undefined, asked: time(role.askedMs), error: text(role.error) },
-      jobs: jobs.map(({ name, enabled, working, runs, failures, overlaps, ...job }) => ({
-        name,
-        enabled,
-        working,
-        runningSince: time(job.runningSinceMs),
-        nextRun: time(job.nextRunMs),
-        lastSuccess: time(job.lastSuccessMs),
-        runs,
-        failures,
-        overlaps,
-        lastError: text(job.lastError),
-      })),
-      services: services.map((service) => ({ ...service, lastError: text(service.lastError) })),
-      wal: archivers,
-      alerts: this.#status.status?.alerts ?? [],
-    };
+    return describeState(this.#options.world.site, this.metrics(), this.#executor.running());
   }
 
   readiness(): Readiness {
     return readinessOf({
       vaults: this.#vaults.states(),
       role: this.#role.state,
+      leader: this.#leadership.state,
       archivers: this.#site.archivers,
       services: this.#supervisor.states(),
       stopping: this.#stopping,
@@ -213,6 +226,8 @@ export class Daemon {
     return {
       nowMs: clock.now(),
       role: this.#role.state,
+      leader: this.#leadership.state,
+      clusterJobs: this.#executor.counts(),
       rtoMs: world.config.objectives.rtoMs,
       stores: world.stores,
       vaults: this.#vaults.states(),
@@ -237,13 +252,23 @@ export class Daemon {
       ...backupJobs({
         places,
         role,
+        executor: this.#executor,
+        replicated: this.#leadership.state !== undefined,
         context: backups,
         untilReceiving: async (database, signal) => await this.#site.untilReceiving(database, signal),
         onLost: (vaults) => {
           for (const vault of vaults) this.#askRepair(vault);
         },
       }),
-      ...verifyJobs({ config, role, context: backups, keyRing, stores: inOrder, verify: world.verify }),
+      ...verifyJobs({
+        config,
+        role,
+        executor: this.#executor,
+        context: backups,
+        keyRing,
+        stores: inOrder,
+        verify: world.verify,
+      }),
       ...careJobs({
         role,
         context: backups,
@@ -264,12 +289,34 @@ export class Daemon {
     ];
   }
 
-  async #takeRole({ role }: RoleState): Promise<void> {
+  async #takeRole(): Promise<void> {
     // Jobs that are not this site's any more are stopped at once, before anything is waited for.
     this.#scheduler.tick();
-    if (role === 'active' && !this.#stopping) await this.#site.begin();
-    else await this.#site.end(0);
+    await this.#arrange(true);
     this.#status.wake();
+  }
+
+  /** This replica leads, or leads no more. */
+  async #takeTurn(): Promise<void> {
+    this.#scheduler.tick();
+    await this.#arrange(false);
+    this.#status.wake();
+  }
+
+  /** Begins or ends what only the leader at the active site does all the time, one change after the other; `anew`: even if it runs. */
+  #arrange(anew: boolean): Promise<void> {
+    this.#arranging = this.#arranging.then(async () => {
+      // `stop` ends it in its own order.
+      if (this.#stopping) return;
+      const isActive = this.#role.state.role === 'active';
+      const wanted = isActive && this.#leadership.keeps();
+      if (wanted === this.#atWork && !anew) return;
+      this.#atWork = wanted;
+      if (wanted) this.#executor.adopt();
+      if (wanted) await this.#site.begin();
+      else await this.#site.end(isActive ? DRAIN_MS : 0);
+    });
+    return this.#arranging;
   }
 
   /** Another PostgreSQL system under the same name (recovered elsewhere, set up anew) needs its first base backup at once. */

@@ -25,6 +25,8 @@ export interface Job {
   readonly retries?: number;
   /** False while it is not this site's work; a run under way is then aborted. Asked every second. */
   enabled(): boolean;
+  /** False while it may not begin, though what runs already may end: another replica begins what is due. Asked every second. */
+  mayBegin?(): boolean;
   /**
    * When its work was last done by whomever, milliseconds since 1970; `never` also if it has to be done anew at once; `not-due` if
    * there is nothing to do before the next slot.

@@ -3,26 +3,8 @@ import type { VaultCare } from '../backup/care/care-record.ts';
 import type { Status } from '../backup/status/model.ts';
 import type { WalArchiverStatus } from '../backup/wal/status.ts';
 import { parseLsn } from '../postgres/lsn.ts';
-import type { ObjectStore } from '../vault/store.ts';
-import type { JobState } from './job.ts';
-import type { RoleState } from './role.ts';
-import type { ServiceState } from './service.ts';
-import type { VaultState } from './vault-watch.ts';
-
-/** What the metrics are made of, as it is at the moment of a scrape. */
-export interface MetricsView {
-  readonly nowMs: number;
-  readonly role: RoleState;
-  readonly rtoMs: number;
-  readonly stores: readonly ObjectStore[];
-  readonly vaults: readonly VaultState[];
-  readonly status: Status | undefined;
-  readonly jobs: readonly JobState[];
-  readonly services: readonly ServiceState[];
-  readonly archivers: ReadonlyArray<{ readonly resource: string; readonly status: WalArchiverStatus | undefined }>;
-}
-
-type Sample = readonly [labels: Record<string, string>, value: number | undefined];
+import { ofJobs, ofReplicas } from './metrics-jobs.ts';
+import { type Define, type MetricsView, type Sample, seconds } from './metrics-shape.ts';
 
 /** The registry behind `/metrics`. Names, meaning and alerts are in docs/operations.md. `view` is undefined before the start. */
 export function createMetrics(version: string, view: () => MetricsView | undefined): Registry {
@@ -72,62 +54,10 @@ export function createMetrics(version: string, view: () => MetricsView | undefin
   ofWal(gauge, counter);
   ofVaults(gauge, counter);
 
-  counter('dr_backup_failures_total', 'Backups that failed since the start.', ['resource'], ({ jobs }) =>
-    jobs.flatMap(({ name, failures }): Sample[] =>
-      name.startsWith('backup ') ? [[{ resource: name.slice('backup '.length) }, failures]] : [],
-    ),
-  );
-  gauge('dr_backup_duration_seconds', 'How long the last backup took.', ['resource'], ({ jobs }) =>
-    jobs.flatMap(({ name, lastDurationMs }): Sample[] =>
-      name.startsWith('backup ') ? [[{ resource: name.slice('backup '.length) }, seconds(lastDurationMs)]] : [],
-    ),
-  );
-  gauge(
-    'dr_retention_last_success_timestamp_seconds',
-    'When retention was last done in all vaults, by whichever site.',
-    [],
-    ({ status }) => [[{}, seconds(status?.retention.doneMs)]],
-  );
-  gauge(
-    'dr_retention_overdue',
-    '1 if retention was not done in all vaults for twice its interval, whatever the reason.',
-    [],
-    ({ status }) => [[{}, status && Number(status.retention.overdue)]],
-  );
-  counter('dr_job_runs_total', 'Runs of a job since the start.', ['job'], ({ jobs }) =>
-    jobs.map(({ name, runs }) => [{ job: name }, runs]),
-  );
-  counter('dr_job_failures_total', 'Runs of a job that failed since the start.', ['job'], ({ jobs }) =>
-    jobs.map(({ name, failures }) => [{ job: name }, failures]),
-  );
-  counter('dr_job_overlaps_total', 'Runs that lasted into the next slot of the job.', ['job'], ({ jobs }) =>
-    jobs.map(({ name, overlaps }) => [{ job: name }, overlaps]),
-  );
-  gauge('dr_job_next_run_timestamp_seconds', 'When the job runs next.', ['job'], ({ jobs }) =>
-    jobs.map(({ name, nextRunMs }) => [{ job: name }, seconds(nextRunMs)]),
-  );
-  gauge(
-    'dr_lease_held',
-    '1 while this process does work that only the holder of this lease may do.',
-    ['lease'],
-    (now) =>
-      now.jobs.flatMap(({ lease, working }): Sample[] => (lease === undefined ? [] : [[{ lease }, Number(working)]])),
-  );
-  gauge(
-    'dr_service_failures',
-    'Failures in a row of a part of the daemon that runs all the time.',
-    ['service'],
-    (now) => now.services.map(({ name, failures }) => [{ service: name }, failures]),
-  );
+  ofJobs(gauge, counter);
+  ofReplicas(gauge, counter);
   return registry;
 }
-
-type Define = (
-  name: string,
-  help: string,
-  labelNames: readonly string[],
-  read: (view: MetricsView) => Sample[],
-) => unknown;
 
 function ofResources(gauge: Define): void {
   const each = (read: (resource: Status['resources'][number], view: MetricsView) => number | undefined) => {
@@ -338,8 +268,4 @@ function ofVaults(gauge: Define, counter: Define): void {
         ]),
       ),
   );
-}
-
-function seconds(ms: number | undefined): number | undefined {
-  return ms === undefined ? undefined : ms / 1000;
 }

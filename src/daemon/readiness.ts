@@ -1,5 +1,6 @@
 import { messageOf } from '../base/errors.ts';
 import { formatDuration } from '../base/units.ts';
+import type { LeaderState } from './leader.ts';
 import type { RoleState } from './role.ts';
 import type { ServiceState } from './service.ts';
 import type { VaultState } from './vault-watch.ts';
@@ -25,11 +26,13 @@ export interface Readiness {
 export function readinessOf(facts: {
   readonly vaults: readonly VaultState[];
   readonly role: RoleState;
+  /** Undefined: there is only one replica. */
+  readonly leader?: LeaderState | undefined;
   readonly archivers: readonly Pick<WalService, 'resource' | 'status'>[];
   readonly services: readonly ServiceState[];
   readonly stopping: boolean;
 }): Readiness {
-  const { vaults, role, archivers, services, stopping } = facts;
+  const { vaults, role, leader, archivers, services, stopping } = facts;
   const answering = vaults.filter(({ up }) => up === true).length;
   const dependencies: Dependency[] = [
     {
@@ -48,6 +51,7 @@ export function readinessOf(facts: {
       needed: true,
       detail: roleDetail(role),
     },
+    ...(leader ? [leaderDependency(leader)] : []),
     ...archivers.map((archiver) => walDependency(archiver)),
     ...services
       .filter(({ state, failures }) => state === 'waiting' || failures > 0)
@@ -70,6 +74,20 @@ function roleDetail({ role, active, error }: RoleState): string {
   if (role === 'unknown' || !active) return `no vault has said which site is active${doubt}`;
   const since = `since ${active.since} (generation ${active.generation})`;
   return role === 'active' ? `active ${since}${doubt}` : `stands by; ${active.site} is active ${since}${doubt}`;
+}
+
+/** A replica that stands by is ready; without API server both are, because what they serve does not need it. */
+function leaderDependency({ role, holder, generation, error }: LeaderState): Dependency {
+  const doubt = error === undefined ? '' : `: ${messageOf(error)}`;
+  const details: Record<LeaderState['role'], string> = {
+    leader: `this replica leads (generation ${generation})`,
+    standby: holder === '' ? 'stands by; nobody leads' : `stands by; ${holder} leads (generation ${generation})`,
+    lapsed: `led (generation ${generation}), not confirmed any more`,
+    unknown: 'the Lease has not been read yet',
+  };
+  const ok = role === 'leader' || role === 'standby';
+  // A replica that was never told does nothing: that is to be seen.
+  return { name: 'leader', ok, needed: role === 'unknown', detail: details[role] + doubt };
 }
 
 function walDependency(archiver: Pick<WalService, 'resource' | 'status'>): Dependency {

@@ -112,6 +112,10 @@ export class Scheduler implements Service {
         continue;
       }
       if (turn.running) continue;
+      if (turn.job.mayBegin?.() === false) {
+        turn.forget();
+        continue;
+      }
       const reason = reasonToRun(turn, nowMs);
       if (reason) this.#start(turn, reason);
     }
@@ -133,7 +137,7 @@ export class Scheduler implements Service {
     const lane = this.#lane(turn.job.lane);
     await lane.acquire();
     try {
-      if (signal.aborted) return;
+      if (signal.aborted || turn.job.mayBegin?.() === false) return;
       if (turn.running) turn.running.working = true;
       await this.#work(turn, reason, signal);
       this.#options.onEnded?.(turn.job);
@@ -230,7 +234,7 @@ function dueBefore({ job }: JobTurn, nowMs: number): number | undefined {
 
 function nextRunMs(turn: JobTurn, nowMs: number): number | undefined {
   const { job } = turn;
-  if (!job.enabled()) return undefined;
+  if (!job.enabled() || job.mayBegin?.() === false) return undefined;
   const slot = job.cadence && nextRunAfter(job.cadence, nowMs, job.seed);
   return turn.retryAtMs !== undefined && turn.retryAtMs < (slot ?? Number.POSITIVE_INFINITY) ? turn.retryAtMs : slot;
 }

@@ -4,15 +4,19 @@ import type { BackupContext } from '../backup/context.ts';
 import type { ResourceKind } from '../backup/manifest.ts';
 import { newestVerification, type Verification } from '../backup/verified.ts';
 import { DrError } from '../base/errors.ts';
-import { worstIntervalMs } from '../config/cadence.ts';
+import { previousDue, worstIntervalMs } from '../config/cadence.ts';
 import type { Cadence, Config } from '../config/types.ts';
 import type { KeyRing } from '../vault/keys.ts';
 import type { ObjectStore } from '../vault/store.ts';
+import { readVerificationOutcome, type VerificationOutcome } from './command-results.ts';
+import type { Executor } from './executor.ts';
 import type { Job } from './job.ts';
 import type { RoleKeeper } from './role.ts';
 import { watchedResources } from './watched.ts';
 
 export interface VerifyJobsOptions {
+  /** Where backups are restored for it. */
+  readonly executor: Executor;
   readonly config: Config;
   readonly role: RoleKeeper;
   readonly context: BackupContext;
@@ -68,6 +72,7 @@ function verifyJob(options: VerifyJobsOptions, resource: string, kind: ResourceK
   const { role, context, stores } = options;
   const log = context.log.child({ resource });
   const seed = `verify ${resource}`;
+  const enabled = () => role.state.role !== 'unknown';
   const lastDone = async (signal: AbortSignal) => {
     const readable = await vaultsWithBackup(stores(), resource, signal);
     if (readable.length === 0) return 'not-due';
@@ -86,13 +91,29 @@ function verifyJob(options: VerifyJobsOptions, resource: string, kind: ResourceK
     // A backup that does not restore will not restore in a minute: what is tried again is a vault that was away.
     retries: 1,
     seed,
-    enabled: () => role.state.role !== 'unknown',
+    enabled,
     lastDone,
     run: async (signal, reason) => {
       if (reason === 'scheduled' && role.state.role === 'active' && (await lastDone(signal)) === 'not-due') {
         return { leftTo: 'the sites that stand by' };
       }
-      return await verify(options, { ...context, log, signal }, resource, kind);
+      const [store] = await vaultsWithBackup(stores(), resource, signal);
+      if (!store) return { nothing: 'there is no backup yet' };
+      if (await mayOnlyWrap(options, store, resource)) return { leftTo: 'a site that has an identity or kms:Decrypt' };
+      const nowMs = context.clock.now();
+      return await options.executor.run(
+        {
+          verb: 'verify',
+          resource,
+          occurrenceMs: reason === 'asked' ? nowMs : (previousDue(schedule, nowMs, seed) ?? nowMs),
+          args: ['--vault', store.name],
+          wanted: enabled,
+          told: (result) => told(readVerificationOutcome(result, resource)),
+          here: async (until) =>
+            await verify(options, { ...context, log, signal: until }, { name: resource, kind }, store),
+        },
+        signal,
+      );
     },
   };
 }
@@ -100,29 +121,25 @@ function verifyJob(options: VerifyJobsOptions, resource: string, kind: ResourceK
 async function verify(
   options: VerifyJobsOptions,
   context: BackupContext,
-  resource: string,
-  kind: ResourceKind,
+  resource: { readonly name: string; readonly kind: ResourceKind },
+  store: ObjectStore,
 ): Promise<object> {
-  const { stores } = options;
-  const signal = context.signal ?? new AbortController().signal;
-  const lease = await leaseSomewhere(context, `verify-${resource}`, `verification of ${resource}`);
+  const { name } = resource;
+  const lease = await leaseSomewhere(context, `verify-${name}`, `verification of ${name}`);
   try {
-    const [store] = await vaultsWithBackup(stores(), resource, signal);
-    if (!store) return { nothing: 'there is no backup yet' };
-    if (await mayOnlyWrap(options, store, resource)) return { leftTo: 'a site that has an identity or kms:Decrypt' };
-    const until = AbortSignal.any([signal, lease.signal]);
-    const verification = await options.verify({ name: resource, kind }, store, until);
-    if (!verification.ok) {
-      throw new DrError('check-failed', `the verification of ${resource} failed: ${verification.failure}`, {
-        where: `backup ${verification.backupId} in vault ${verification.vault}`,
-        next: `Look at the report with \`dr backups ${resource}\`; verify another vault with \`dr verify ${resource} --vault NAME\`, and take a new backup.`,
-      });
-    }
-    const { backupId, vault, recoveredTo, bytes, restoreMs } = verification;
-    return { backup: backupId, vault, recoveredTo, bytes, restoreMs };
+    const until = context.signal ? AbortSignal.any([context.signal, lease.signal]) : lease.signal;
+    return told(await options.verify(resource, store, until));
   } finally {
     await lease.release();
   }
+}
+
+function told({ resource, ok, failure, backupId, vault, recoveredTo, bytes, restoreMs }: VerificationOutcome): object {
+  if (ok) return { backup: backupId, vault, recoveredTo, bytes, restoreMs };
+  throw new DrError('check-failed', `the verification of ${resource} failed: ${failure}`, {
+    where: `backup ${backupId} in vault ${vault}`,
+    next: `Look at the report with \`dr backups ${resource}\`; verify another vault with \`dr verify ${resource} --vault NAME\`, and take a new backup.`,
+  });
 }
 
 /** Vaults that answer and have a backup of the resource, in the order given. Throws when none answers. */

@@ -9,7 +9,11 @@ process.on('SIGTERM', () => stop.abort());
 
 const brisk = verbs.map((verb) =>
   verb.name === 'daemon'
-    ? { ...verb, bind: () => async (context: Parameters<typeof run>[0]) => await run(context, {}, { askEveryMs: 200 }) }
+    ? {
+        ...verb,
+        bind: () => async (context: Parameters<typeof run>[0]) =>
+          await run(context, {}, { askEveryMs: 200, jobPollMs: 200 }),
+      }
     : verb,
 );
 

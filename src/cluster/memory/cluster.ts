@@ -8,6 +8,7 @@ import type {
   ClusterVersion,
   DeleteOptions,
   Discovery,
+  LogQuery,
   ObjectPage,
   ObjectRef,
   ObjectType,
@@ -22,6 +23,7 @@ import { showRef } from '../contract.ts';
 import { refusal, StatusError, unknownKind } from '../errors.ts';
 import { readScale } from '../scale.ts';
 import { EventQueue } from './event-queue.ts';
+import { logOf } from './logs.ts';
 import { MemoryObjects } from './objects.ts';
 import { scaleOf } from './scaling.ts';
 import { watchObjects } from './watching.ts';
@@ -154,6 +156,16 @@ export class MemoryCluster implements Cluster {
       const after = this.objects.merge(type, ref.namespace, ref.name, change, { ...options, subresource: 'scale' });
       return readScale(scaleOf(type, after));
     });
+  }
+
+  async log(
+    { namespace, name }: { readonly namespace: string; readonly name: string },
+    query: LogQuery = {},
+    signal?: AbortSignal,
+  ): Promise<string> {
+    this.#stopIfAborted(signal);
+    const ref = { apiVersion: 'v1', kind: 'Pod', namespace, name };
+    return this.#translate('get', ref, `log of pod ${namespace}/${name}`, () => logOf(this.objects, ref, query));
   }
 
   async allows(access: Access, signal?: AbortSignal): Promise<boolean> {

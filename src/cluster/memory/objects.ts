@@ -45,6 +45,8 @@ interface Draft {
  */
 export class MemoryObjects {
   readonly history = new History();
+  /** What pods have written, by `namespace/name`; none for a pod whose container has not begun. */
+  readonly logs = new Map<string, string>();
   readonly #clock: Clock;
   readonly #tables = new Map<string, Map<string, Stored>>();
   #defined: readonly ObjectType[] = [];

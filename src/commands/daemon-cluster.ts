@@ -1,0 +1,135 @@
+import { randomBytes } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { hostname } from 'node:os';
+import { DrError } from '../base/errors.ts';
+import type { Cluster } from '../cluster/contract.ts';
+import { openCluster } from '../cluster/open.ts';
+import { forSite } from '../config/sites.ts';
+import type { Config } from '../config/types.ts';
+import type { DaemonWorld } from '../daemon/daemon.ts';
+import type { CommandContext } from './context.ts';
+
+/** What of the daemon needs the cluster that it runs in: the Lease of its replicas, and Jobs that do its work. */
+
+const NAMESPACE_FILE = '/var/run/secrets/kubernetes.io/serviceaccount/namespace';
+const DURATION_MS = 12_000;
+
+/** Of this start of this process: no other one, not even an earlier one in the same pod, has it. */
+const startId = randomBytes(4).toString('hex');
+
+export interface DaemonClusterParts extends Pick<DaemonWorld, 'replicas' | 'executor'> {
+  close(): void;
+}
+
+/** What makes the daemon's part of the tests quick. */
+export interface ClusterPace {
+  /** Longest pause between two looks at a Job, milliseconds. */
+  readonly jobPollMs?: number | undefined;
+}
+
+/** Empty where the site has no cluster, or nothing of it is wanted; then no code of clusters is loaded. Throws `config`. */
+export async function daemonClusterParts(
+  config: Config,
+  site: string,
+  context: Pick<CommandContext, 'env' | 'log' | 'clock'>,
+  pace: ClusterPace = {},
+): Promise<DaemonClusterParts> {
+  const { env, log, clock } = context;
+  const access = config.sites[site]?.cluster;
+  const pod = { name: env['DR_POD_NAME'] || hostname(), namespace: podNamespace(env) };
+  const { leader } = config.daemon;
+  const isInside = pod.namespace !== undefined && access?.kubeconfig === undefined && access?.context === undefined;
+  const wantsLease = typeof leader === 'object' || (leader === 'automatic' && isInside);
+  const jobs = config.executor;
+  if (access === undefined) {
+    if (jobs) log.info({ site }, 'this site has no cluster: backups and verifications are done in this process');
+    return { close: () => {} };
+  }
+  if (!wantsLease && !jobs) return { close: () => {} };
+  const cluster = await openCluster({ ...access, env }, log);
+  return {
+    ...(wantsLease && { replicas: await replicasOf(config, site, pod, cluster, context) }),
+    ...(jobs && { executor: await executorOf(config, site, pod, cluster, { log, clock, ...pace }) }),
+    close: () => cluster.close(),
+  };
+}
+
+interface OwnPod {
+  readonly name: string;
+  readonly namespace: string | undefined;
+}
+
+async function replicasOf(
+  { daemon }: Config,
+  site: string,
+  pod: OwnPod,
+  cluster: Cluster,
+  { clock }: Pick<CommandContext, 'clock'>,
+): Promise<NonNullable<DaemonWorld['replicas']>> {
+  const { ClusterLease } = await import('../cluster/lease.ts');
+  const named = typeof daemon.leader === 'object' ? daemon.leader : undefined;
+  const namespace = named?.namespace ?? pod.namespace;
+  if (namespace === undefined) throw noNamespace('daemon.leader.namespace');
+  // Runs only forward, and while the process stands still.
+  const elapsed = () => performance.now();
+  const lease = new ClusterLease(cluster, {
+    namespace,
+    name: named?.name ?? leaseName(site),
+    identity: `${pod.name}_${startId}`,
+    durationMs: named?.durationMs ?? DURATION_MS,
+    elapsed,
+    now: () => clock.now(),
+  });
+  return { lease, elapsed };
+}
+
+async function executorOf(
+  config: Config,
+  site: string,
+  pod: OwnPod,
+  cluster: Cluster,
+  { log, clock, jobPollMs }: Pick<CommandContext, 'log' | 'clock'> & ClusterPace,
+): Promise<NonNullable<DaemonWorld['executor']>> {
+  const { KubernetesExecutor } = await import('../daemon/kubernetes-executor.ts');
+  const jobs = config.executor;
+  const { namespace } = pod;
+  if (jobs === undefined || namespace === undefined) throw noNamespace('executor.kubernetes');
+  const { directories } = forSite(config, site);
+  const paths = Object.fromEntries(Object.entries(directories).map(([name, { path }]) => [name, path]));
+  const own = { name: pod.name, namespace };
+  const { scratch } = config;
+  return (leadership) =>
+    new KubernetesExecutor({
+      cluster,
+      config: jobs,
+      site,
+      pod: own,
+      scratch,
+      paths,
+      leadership,
+      clock,
+      log,
+      pollMs: jobPollMs,
+    });
+}
+
+function podNamespace(env: CommandContext['env']): string | undefined {
+  if (env['DR_POD_NAMESPACE']) return env['DR_POD_NAMESPACE'];
+  try {
+    return readFileSync(NAMESPACE_FILE, 'utf8').trim() || undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Names of sites may have what names of objects may not. */
+function leaseName(site: string): string {
+  return `dr-${site.toLowerCase().replace(/[^a-z0-9-]/g, '-')}`.replace(/-+$/, '');
+}
+
+function noNamespace(key: string): DrError {
+  return new DrError('config', `${key} needs the namespace of the pod, and this process runs in no pod`, {
+    where: 'DR_POD_NAMESPACE, the service account of the pod',
+    next: 'Run the daemon in the cluster (docs/kubernetes.md), or take the executor and the leader out of the configuration.',
+  });
+}
