@@ -30,7 +30,7 @@ export function renderConfigRestore(facts: RestoreFacts, result: ObjectsResult):
     '',
   ];
   if (!stored) lines.push(...changes(objects));
-  lines.push(...failures(objects), ...notes(objects));
+  lines.push(...failures(objects), ...notes(objects), ...unasked(objects));
   if (findings.length > 0) {
     lines.push(stored ? 'To know:' : 'Before it is done:');
     for (const { verdict, what, next } of findings) {
@@ -99,6 +99,15 @@ function notes(objects: readonly ObjectResult[]): string[] {
     groups.set(text, [...(groups.get(text) ?? []), show(ref)]);
   }
   return [...groups].flatMap(([text, refs]) => named(text, refs));
+}
+
+/** What a dry run takes on trust. */
+function unasked(objects: readonly ObjectResult[]): string[] {
+  const reasons = new Map<string, number>();
+  for (const { unasked: why } of objects) if (why !== undefined) reasons.set(why, (reasons.get(why) ?? 0) + 1);
+  if (reasons.size === 0) return [];
+  const told = [...reasons].map(([why, number]) => `${count(number, 'object')}: ${why}`);
+  return [`The server could not be asked about ${told.join('; ')}.`, ''];
 }
 
 function named(title: string, names: readonly string[]): string[] {

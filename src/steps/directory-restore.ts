@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { formatBytes } from '../base/units.ts';
 import { defineStep, runModes } from './contract.ts';
-import { objectsPlace, planObjects, runObjects } from './objects-restore.ts';
+import { isObjects, planObjects, runObjects } from './objects-restore.ts';
 import { directoryPlace, memberOf, pointOf } from './places.ts';
 import { resourcePointSchema } from './ports.ts';
 
@@ -36,8 +36,7 @@ function directoryRestore(over: 'data' | 'configuration', what: string) {
       const size = point
         ? `${formatBytes(point.bytes)} from vault ${point.vault}, backup ${point.backupId}`
         : 'the chosen backup';
-      const objects = await objectsPlace(context, name);
-      if (objects) return await planObjects(context, objects, size);
+      if (isObjects(context, name)) return await planObjects(context, name, size);
       const place = directoryPlace(context, name);
       const state = await context.world.recovery.directoryState(place, context.signal);
       const present = {
@@ -59,7 +58,7 @@ function directoryRestore(over: 'data' | 'configuration', what: string) {
     async done(context, { points }) {
       const name = memberOf(context);
       // Applying objects once more finds out by itself what is there.
-      if (await objectsPlace(context, name)) return undefined;
+      if (isObjects(context, name)) return undefined;
       const place = directoryPlace(context, name);
       const state = await context.world.recovery.directoryState(place, context.signal);
       if (state.state !== 'complete' || state.runId !== context.run.id) return undefined;
@@ -70,8 +69,7 @@ function directoryRestore(over: 'data' | 'configuration', what: string) {
     async run(context, { points }) {
       const name = memberOf(context);
       const point = pointOf(points, name);
-      const objects = await objectsPlace(context, name);
-      if (objects) return await runObjects(context, objects, point);
+      if (isObjects(context, name)) return await runObjects(context, name, point);
       const place = directoryPlace(context, name);
       const restored = await context.world.recovery.restoreDirectory(place, point, context.progress, context.signal);
       context.note(
@@ -82,11 +80,10 @@ function directoryRestore(over: 'data' | 'configuration', what: string) {
       return { path: place.path, bytes, entries, recoveredToMs: point.recoveryPointMs };
     },
     async undo(context) {
-      const objects = await objectsPlace(context, memberOf(context));
-      if (objects) {
+      if (isObjects(context, memberOf(context))) {
         // A drill stored nothing.
-        if (!objects.dryRun)
-          context.note(`what was restored in ${objects.cluster.target} stays: it is removed by a person only`);
+        const stays = 'what was restored in the cluster stays: it is removed by a person only';
+        if (context.run.mode !== 'drill') context.note(stays);
         return;
       }
       const place = directoryPlace(context, memberOf(context));

@@ -10,40 +10,47 @@ const SHOWN = 5;
 /** Findings that go into the journal. */
 const NOTED = 10;
 
-/** Where a configuration of objects is brought up in this run; undefined for one that is a folder. A drill only asks the API server. */
-export async function objectsPlace(context: StepContext, name: string): Promise<ObjectsPlace | undefined> {
-  const { run, world } = context;
-  const place = forSite(world.config, run.site).objects[name];
-  if (place === undefined) return undefined;
+/** True for a configuration that goes into the cluster of the recovery site. */
+export function isObjects({ run, world }: StepContext, name: string): boolean {
+  return forSite(world.config, run.site).objects[name] !== undefined;
+}
+
+/** Where it is brought up in this run. A drill only asks the API server. */
+async function placeOf({ run, world }: StepContext, name: string): Promise<ObjectsPlace> {
   return {
     name,
     site: run.site,
     cluster: await world.cluster(run.site),
-    scaleToZero: place.target?.scaleToZero ?? true,
+    scaleToZero: forSite(world.config, run.site).objects[name]?.target?.scaleToZero ?? true,
     dryRun: run.mode === 'drill',
   };
 }
 
 /** What a restore into a cluster would do. Only whether it answers is looked at. */
-export async function planObjects(context: StepContext, place: ObjectsPlace, from: string): Promise<StepPlan> {
-  const { cluster, dryRun, scaleToZero } = place;
-  const waiting = scaleToZero ? '; workloads that are new wait with 0 replicas' : '';
-  const will = dryRun
-    ? `let the API server check the objects from ${from} (dry run: nothing is stored)`
-    : `apply the objects from ${from}${waiting}; nothing is deleted`;
+export async function planObjects(context: StepContext, name: string, from: string): Promise<StepPlan> {
+  const { run, signal } = context;
+  const will =
+    run.mode === 'drill'
+      ? `let the API server check the objects from ${from} (dry run: nothing is stored)`
+      : `apply the objects from ${from}; nothing is deleted`;
+  let target = `cluster of site ${run.site}`;
   try {
-    const { git } = await cluster.version(context.signal);
-    return { target: cluster.target, present: `Kubernetes ${git}`, will: [will], problems: [] };
+    const { cluster, scaleToZero } = await placeOf(context, name);
+    target = cluster.target;
+    const { git } = await cluster.version(signal);
+    const waiting = scaleToZero ? ['workloads that are new wait with 0 replicas'] : [];
+    return { target, present: `Kubernetes ${git}`, will: [will, ...waiting], problems: [] };
   } catch (error) {
     if (!(error instanceof DrError) || error.kind === 'interrupted') throw error;
     const problem = { what: messageOf(error), next: error.next };
-    return { target: cluster.target, present: 'it does not answer', will: [will], problems: [problem] };
+    return { target, present: 'it cannot be asked', will: [will], problems: [problem] };
   }
 }
 
 /** Restores, notes what a person should know, and fails where an object failed. Doing it again changes nothing that is right. */
-export async function runObjects(context: StepContext, place: ObjectsPlace, point: ResourcePoint) {
-  const { cluster, name, dryRun } = place;
+export async function runObjects(context: StepContext, name: string, point: ResourcePoint) {
+  const place = await placeOf(context, name);
+  const { cluster, dryRun } = place;
   const result = await context.world.recovery.restoreObjects(place, point, context.progress, context.signal);
   const counts = countOutcomes(result.objects);
   const did = Object.entries(counts).flatMap(([outcome, number]) => (number > 0 ? [`${number} ${outcome}`] : []));

@@ -51,6 +51,7 @@ sites:
   west: { region: eu-central-1, vault: west, cluster: { kubeconfig: ${root}/west.kubeconfig } }
 active: east
 encryption: { recipients: ["${await identityToRecipient(identity)}"] }
+validation: { stabilize: 1s }
 configuration:
   cluster:
     kubernetes: { namespaces: [shop], secrets: true }

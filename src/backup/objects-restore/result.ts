@@ -24,6 +24,8 @@ export interface ObjectResult {
   readonly outcome: Outcome;
   readonly note?: string | undefined;
   readonly error?: ObjectFailure | undefined;
+  /** Of a dry run: why the server could not be asked about it. */
+  readonly unasked?: string | undefined;
   /** Of a dry run: what would change, as YAML; of Secrets without their values. */
   readonly hunks?: readonly Hunk[] | undefined;
 }

@@ -176,8 +176,7 @@ class Run {
     const { cluster, force, signal } = this.#options;
     const { object, type } = item;
     const ref = refOf(object);
-    const notes = item.note === undefined ? [] : [item.note];
-    const because =
+    const unasked =
       type === undefined
         ? 'its definition comes with it'
         : this.#comingNamespaces.has(ref.namespace ?? '')
@@ -185,8 +184,7 @@ class Run {
           : undefined;
     let before: ClusterObject | undefined;
     let after: ClusterObject = object;
-    if (because !== undefined) notes.push(`not tried by the server: ${because}`);
-    else {
+    if (unasked === undefined) {
       before = await cluster.get(ref, signal).catch((error: unknown) => {
         if (error instanceof DrError && error.kind === 'not-found') return undefined;
         throw error;
@@ -196,7 +194,7 @@ class Run {
     const shown = shownPair(before && cleaned(before), cleaned(after));
     const hunks = hunksOf(linesOf(shown.before), linesOf(shown.after));
     const outcome = before === undefined ? 'created' : hunks.length > 0 ? 'changed' : 'unchanged';
-    return { ref, outcome, note: notes.join('; ') || undefined, hunks };
+    return { ref, outcome, note: item.note, unasked, hunks };
   }
 
   /** A definition is there at once; the kinds that it brings take a moment. */

@@ -214,7 +214,7 @@ describe('into a cluster that has something', () => {
     expect(of(result, 'Deployment shop/orders')?.outcome).toBe('created');
     expect(of(result, 'Widget shop/blue')).toMatchObject({
       outcome: 'created',
-      note: expect.stringContaining('definition comes with it'),
+      unasked: 'its definition comes with it',
     });
     expect(result.images).toEqual(
       ['migrate', 'orders', 'queue', 'report'].map((name) => `registry.example/${name}:1.4.2`),
