@@ -30,7 +30,7 @@ WORKDIR /app
 COPY package.json package-lock.json .npmrc ./
 # The optional koffi belongs in here (extended attributes, exact times); the PostgreSQL packages are for tests and the demo.
 RUN npm ci --omit=dev --ignore-scripts && rm -rf node_modules/pg[0-9]* node_modules/.cache \
-  && npm sbom --sbom-format=cyclonedx --omit=dev > /npm.cdx.json
+  && npm sbom --package-lock-only --sbom-format=cyclonedx --omit=dev > /npm.cdx.json
 
 # What goes into the image, in its final form: readable by all, writable by nobody, as old as its sources.
 FROM ${NODE_IMAGE} AS layout
@@ -45,7 +45,7 @@ COPY restore-script ./restore-script
 COPY docs ./docs
 COPY scripts/sbom.mjs ./sbom/sbom.mjs
 COPY --from=dependencies /npm.cdx.json ./sbom/npm.cdx.json
-RUN SOURCE_DATE_EPOCH=$SOURCE_DATE_EPOCH node sbom/sbom.mjs --system < sbom/npm.cdx.json > sbom/dr.cdx.json \
+RUN SOURCE_DATE_EPOCH=$SOURCE_DATE_EPOCH node sbom/sbom.mjs --system --installed . < sbom/npm.cdx.json > sbom/dr.cdx.json \
   && chown -R root:root . && chmod -R u=rwX,go=rX . \
   && find . -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
 
@@ -78,7 +78,7 @@ RUN apt-get update \
   && apt-get install -y --no-install-recommends $(for version in $POSTGRESQL_VERSIONS; do echo "postgresql-$version"; done) \
   && rm -rf /var/lib/apt/lists/* /var/cache/debconf /var/log/* \
   && find / -xdev -type f -perm /6000 -exec chmod ug-s {} + \
-  && SOURCE_DATE_EPOCH=$SOURCE_DATE_EPOCH node /app/sbom/sbom.mjs --system < /app/sbom/npm.cdx.json > /tmp/dr.cdx.json \
+  && SOURCE_DATE_EPOCH=$SOURCE_DATE_EPOCH node /app/sbom/sbom.mjs --system --installed /app < /app/sbom/npm.cdx.json > /tmp/dr.cdx.json \
   && mv /tmp/dr.cdx.json /app/sbom/dr.cdx.json
 USER 1000:1000
 

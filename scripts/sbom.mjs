@@ -1,8 +1,10 @@
-// Makes the bill of materials of the image of what `npm sbom` says: `npm sbom --sbom-format=cyclonedx --omit=dev | node scripts/sbom.mjs`.
+// Makes the bill of materials of the image of what `npm sbom` says: `npm sbom --package-lock-only --sbom-format=cyclonedx --omit=dev | node scripts/sbom.mjs`.
 // What differs from run to run goes (serial number, time), the parts are sorted, and Node comes in; with --system, every Debian
-// package too. So the same sources give the same bytes.
+// package too. So the same sources give the same bytes. With --installed FOLDER, packages that are not there are left out.
 import { execFileSync } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
 
 const bill = JSON.parse(readFileSync(0, 'utf8'));
 const epoch = process.env.SOURCE_DATE_EPOCH;
@@ -16,7 +18,14 @@ const node = {
   cpe: `cpe:2.3:a:nodejs:node.js:${process.versions.node}:*:*:*:lts:*:*:*`,
   licenses: [{ license: { id: 'MIT' } }],
 };
-const components = [...bill.components, node, ...(process.argv.includes('--system') ? debianPackages() : [])];
+const { values: options } = parseArgs({ options: { system: { type: 'boolean' }, installed: { type: 'string' } } });
+const installed = options.installed === undefined ? undefined : installedIn(join(options.installed, 'node_modules'));
+const packages = bill.components.filter((each) => installed === undefined || installed.has(each['bom-ref']));
+const components = [...packages, node, ...(options.system ? debianPackages() : [])];
+const known = new Set([bill.metadata.component['bom-ref'], ...components.map((each) => each['bom-ref'])]);
+const dependencies = (bill.dependencies ?? [])
+  .filter(({ ref }) => known.has(ref))
+  .map(({ ref, dependsOn = [] }) => ({ ref, dependsOn: dependsOn.filter((each) => known.has(each)) }));
 const byName = (a, b) => (a['bom-ref'] < b['bom-ref'] ? -1 : Number(a['bom-ref'] > b['bom-ref']));
 
 // npm calls it after the folder that it lies in.
@@ -28,7 +37,7 @@ const result = {
   ...rest,
   metadata,
   components: components.sort(byName),
-  dependencies: (bill.dependencies ?? []).sort((a, b) => (a.ref < b.ref ? -1 : Number(a.ref > b.ref))),
+  dependencies: dependencies.sort((a, b) => (a.ref < b.ref ? -1 : Number(a.ref > b.ref))),
 };
 process.stdout.write(`${JSON.stringify(result, undefined, 1)}\n`);
 
@@ -55,4 +64,20 @@ function debianPackages() {
         : '';
     return [{ 'bom-ref': purl, type: 'library', name: plain, version, purl: purl + upstream }];
   });
+}
+
+/** `name@version` of every package below a folder node_modules. */
+function installedIn(modules) {
+  const found = new Set();
+  if (!existsSync(modules)) return found;
+  for (const entry of readdirSync(modules)) {
+    const folder = join(modules, entry);
+    const folders = entry.startsWith('@') ? readdirSync(folder).map((name) => join(folder, name)) : [folder];
+    for (const each of folders.filter((path) => existsSync(join(path, 'package.json')))) {
+      const { name, version } = JSON.parse(readFileSync(join(each, 'package.json'), 'utf8'));
+      found.add(`${name}@${version}`);
+      for (const nested of installedIn(join(each, 'node_modules'))) found.add(nested);
+    }
+  }
+  return found;
 }
