@@ -91,7 +91,7 @@ function readRestore(
   const [site, kubeconfig, context] = ['to', 'cluster', 'context'].map((flag) => word(flags[flag]));
   const isCluster = kubeconfig !== undefined || context !== undefined;
   if ((site !== undefined) === isCluster)
-    throw new DrError('usage', `a restore goes to one cluster, and ${isCluster ? 'two' : 'none'} is named`, {
+    throw new DrError('usage', `a restore goes to one cluster, and ${isCluster ? 'two are' : 'none is'} named`, {
       next: 'Give --to SITE, or --cluster KUBECONFIG and perhaps --context NAME.',
     });
   const [id, at] = [word(flags['backup']), word(flags['at'])];

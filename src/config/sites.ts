@@ -42,6 +42,7 @@ export interface DirectoryPlace {
 }
 
 export interface ObjectsPlace {
+  /** With the namespaces as they are called at the site. */
   readonly objects: ObjectsConfig;
   readonly cluster: ClusterAccess;
   /** How it is brought up here; undefined at the site that the file calls active. */
@@ -81,7 +82,7 @@ export function forSite(config: Config, site: string): SitePlaces {
   for (const each of Object.values(config.objects)) {
     const target = Object.hasOwn(each.recover, site) ? each.recover[site] : undefined;
     if (siteConfig.cluster && (first || target))
-      objects[each.name] = { objects: each, cluster: siteConfig.cluster, target };
+      objects[each.name] = { objects: calledAt(each, target), cluster: siteConfig.cluster, target };
     else without.push(each.name);
   }
   const endpoints: Record<string, string> = {};
@@ -90,4 +91,13 @@ export function forSite(config: Config, site: string): SitePlaces {
     if (endpoint !== undefined) endpoints[traffic.name] = endpoint;
   }
   return { site: siteConfig, vault, databases, directories, objects, without, endpoints };
+}
+
+function calledAt(objects: ObjectsConfig, target: ObjectsTarget | undefined): ObjectsConfig {
+  const { namespaces } = objects.select;
+  if (target === undefined || namespaces === undefined) return objects;
+  const there = namespaces.map(
+    (name) => (Object.hasOwn(target.namespaces, name) ? target.namespaces[name] : name) ?? name,
+  );
+  return { ...objects, select: { ...objects.select, namespaces: there } };
 }

@@ -1,5 +1,6 @@
 import type { ChangedBy, Comparison, FileChange } from '../backup/compare/compare.ts';
 import type { Hunk } from '../backup/compare/text-diff.ts';
+import { redact } from '../base/redact.ts';
 import { formatBytes } from '../base/units.ts';
 import { type Column, printable, renderTable } from './table.ts';
 import { count, formatTime } from './values.ts';
@@ -71,6 +72,6 @@ export function renderHunks(hunks: readonly Hunk[]): string[] {
   const range = (start: number, lines: number) => (lines === 1 ? String(start) : `${start},${lines}`);
   return hunks.flatMap(({ from, fromLines, to, toLines, lines }) => [
     `@@ -${range(from, fromLines)} +${range(to, toLines)} @@`,
-    ...lines.flatMap((line) => line.split('\n')).map((line) => line.split('\t').map(printable).join('\t')),
+    ...lines.flatMap((line) => line.split('\n')).map((line) => redact(line).split('\t').map(printable).join('\t')),
   ]);
 }

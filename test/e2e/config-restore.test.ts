@@ -1,3 +1,4 @@
+import { readFileSync, writeFileSync } from 'node:fs';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import type { Comparison } from '../../src/backup/compare/compare.ts';
 import { cleaned } from '../../src/backup/objects-restore/clean.ts';
@@ -112,6 +113,20 @@ describe('dr config restore', () => {
     expect(ended.stdout).toContain('2 objects: 2 created');
     const settings = { apiVersion: 'v1', kind: 'ConfigMap', name: 'settings', namespace: 'shop-dr' };
     expect(await world.western.get(settings)).toMatchObject({ data: { mode: 'on' } });
+    // The same cluster, seen with that name.
+    const config = `${world.root}/dr.yaml`;
+    const text = readFileSync(config, 'utf8');
+    writeFileSync(config, text.replace('kubernetes: {} }', 'kubernetes: { namespaces: { shop: shop-dr } } }'));
+    try {
+      const diff = await world.dr('config', 'diff', 'cluster', 'latest', 'live:west', '--json');
+      expect(diff.code, diff.stderr).toBe(0);
+      const { changes } = resultOf<Comparison>(diff);
+      const there = ['namespaces/shop/core/ConfigMap/settings.yaml', 'cluster/core/Namespace/shop.yaml'];
+      expect(changes.filter(({ path }) => there.includes(path))).toEqual([]);
+      expect(changes.length).toBeGreaterThan(10);
+    } finally {
+      writeFileSync(config, text);
+    }
     expectHelp(await world.dr('config', 'restore', 'settings', '--to', 'west', '--yes'), 2, 'dr restore settings');
   });
 });

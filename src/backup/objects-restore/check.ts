@@ -23,6 +23,7 @@ const apiVersions: Readonly<Record<Reference['kind'], string>> = {
   ConfigMap: 'v1',
   ServiceAccount: 'v1',
   PersistentVolumeClaim: 'v1',
+  VolumeSnapshot: 'snapshot.storage.k8s.io/v1',
 };
 const classes = new Set<string>(['StorageClass', 'PriorityClass', 'IngressClass', 'RuntimeClass']);
 const defaultClass = 'storageclass.kubernetes.io/is-default-class';

@@ -5,6 +5,8 @@ import { inner } from './draft.ts';
 import type { Item, RestorePlan } from './plan.ts';
 import { type Amounts, demandOf, lacks, quantity } from './quota.ts';
 
+const claimKind = 'PersistentVolumeClaim';
+
 /**
  * Quotas that the restored objects will not fit into once they are activated: the API server itself says so only when the pods begin. Only
  * what is new counts; what is there has been counted by the server.
@@ -20,7 +22,12 @@ export async function quotaFindings(cluster: Cluster, plan: RestorePlan, signal:
     const quotas = await quotasOf(cluster, namespace, items, signal);
     if (quotas.length === 0) continue;
     const fresh = items.filter(({ live }) => live === undefined);
-    const demands = fresh.map(({ object, type }) => demandOf(object, type?.plural));
+    const claims = new Set(
+      items.filter(({ object }) => object.kind === claimKind).map(({ object }) => object.metadata.name),
+    );
+    for (const { kind, name, namespace: home } of plan.live.objects.values())
+      if (kind === claimKind && home === namespace) claims.add(name);
+    const demands = fresh.map(({ object, type }) => demandOf(object, type?.plural, (name) => claims.has(name)));
     for (const quota of quotas) found.push(...judge(quota, namespace, demands, fresh));
   }
   return found;

@@ -1,6 +1,6 @@
 import type { ClusterObject } from '../../cluster/contract.ts';
 import { replicasAnnotation } from '../../cluster/parked.ts';
-import { type Draft, inner, podSpecOf, records, wordsOf } from './draft.ts';
+import { type Draft, inner, podSpecOf, records, text, wordsOf } from './draft.ts';
 import { containersOf } from './references.ts';
 
 /** Amounts by the names that quotas use: `requests.cpu`, `pods`, `count/deployments.apps`. */
@@ -34,8 +34,12 @@ export function quantity(value: unknown): number | undefined {
   return factor === undefined ? undefined : Number(`${digits}${exponent}`) * factor;
 }
 
-/** What an object takes of the quotas of its namespace once it is activated. */
-export function demandOf(object: ClusterObject, plural: string | undefined): Amounts {
+/** What an object takes of the quotas of its namespace once it is activated. Claims that are there, or come by themselves, are not counted twice. */
+export function demandOf(
+  object: ClusterObject,
+  plural: string | undefined,
+  hasClaim: (name: string) => boolean = () => false,
+): Amounts {
   const found = new Map<string, number>();
   const add = (name: string, amount: number) => found.set(name, (found.get(name) ?? 0) + amount);
   const group = object.apiVersion.includes('/') ? `.${object.apiVersion.split('/')[0]}` : '';
@@ -48,8 +52,12 @@ export function demandOf(object: ClusterObject, plural: string | undefined): Amo
   if (object.kind === 'PersistentVolumeClaim') storage(spec, 1, add);
   if (object.kind === 'StatefulSet')
     for (const template of records(spec?.['volumeClaimTemplates'])) {
-      storage(inner(template, 'spec'), copies, add);
-      add('persistentvolumeclaims', copies);
+      const name = `${text(inner(template, 'metadata')?.['name'])}-${object.metadata.name}`;
+      const fresh = Array.from({ length: copies }, (_, i) => `${name}-${i}`).filter((each) => !hasClaim(each)).length;
+      if (fresh > 0) {
+        storage(inner(template, 'spec'), fresh, add);
+        add('persistentvolumeclaims', fresh);
+      }
     }
   const pods = podSpecOf(object);
   if (!pods || copies === 0) return found;

@@ -11,7 +11,8 @@ export interface Reference {
     | 'Secret'
     | 'ConfigMap'
     | 'ServiceAccount'
-    | 'PersistentVolumeClaim';
+    | 'PersistentVolumeClaim'
+    | 'VolumeSnapshot';
   /** Undefined: the default class. */
   readonly name: string | undefined;
   readonly isPullSecret?: boolean;
@@ -30,7 +31,11 @@ export function referencesOf(object: ClusterObject): Reference[] {
     if (claimSpec && claimSpec['storageClassName'] !== '')
       found.push({ kind: 'StorageClass', name: text(claimSpec['storageClassName']) });
   };
-  if (object.kind === 'PersistentVolumeClaim') claim(spec);
+  if (object.kind === 'PersistentVolumeClaim') {
+    claim(spec);
+    const { kind, name } = inner(spec, 'dataSource') ?? {};
+    if (kind === 'VolumeSnapshot' || kind === 'PersistentVolumeClaim') add(kind, name);
+  }
   if (object.kind === 'StatefulSet')
     for (const template of records(spec?.['volumeClaimTemplates'])) claim(inner(template, 'spec'));
   if (object.kind === 'Ingress') {

@@ -22,7 +22,7 @@ import { definedKinds } from './served.ts';
 /** Objects applied at once. */
 const APPLIES_IN_FLIGHT = 8;
 /** Times that one object is tried while the API server comes and goes. */
-const TRIES = 5;
+const TRIES = 3;
 /** How long a kind may take from its definition until it is served, milliseconds. */
 const ESTABLISHED_MS = 60_000;
 const ESTABLISHED_POLL_MS = 250;
