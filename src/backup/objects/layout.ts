@@ -1,6 +1,7 @@
-import { parse, stringify } from 'yaml';
+import { parse } from 'yaml';
 import { z } from 'zod';
 import { DrError } from '../../base/errors.ts';
+import { yamlText } from './yaml-text.ts';
 
 /**
  * How objects of a cluster lie in a backup of configuration, as files:
@@ -137,7 +138,7 @@ export type Omission = z.infer<typeof omissionSchema>;
 
 /** Text of a file: YAML with sorted keys, readable by YAML 1.1 (kubectl) and 1.2 alike. The same value gives the same text. */
 export function toYaml(value: unknown): string {
-  return stringify(value, { sortMapEntries: true, aliasDuplicateObjects: false, lineWidth: 0, compat: 'yaml-1.1' });
+  return yamlText(value);
 }
 
 /** Reads `dr-cluster.yaml`; throws `corrupt` naming `where`. */
