@@ -33,7 +33,7 @@ export const configVerb: Verb = verb<ConfigOptions>({
     ['--served-versions', 'restore: apply kinds that are served in another version only in that one'],
     ['--force-conflicts', 'restore: take over fields that belong to other managers'],
     ['--yes', 'restore: without asking'],
-    ['--reason <text>', 'restore: why, for the log'],
+    ['--reason <text>', 'restore: why, for the result and the log'],
   ],
   examples: [
     'dr config diff cluster',

@@ -18,15 +18,18 @@ export interface RestoreFacts {
   readonly cluster: string;
   /** False: nothing was stored. */
   readonly stored: boolean;
+  /** Why, as the person said it. */
+  readonly reason?: string | undefined;
   readonly ms: number;
 }
 
 /** What became of each object, or would become; what a person should know; and how to go on. */
 export function renderConfigRestore(facts: RestoreFacts, result: ObjectsResult): string {
-  const { stored, configuration, backup, recoveryPoint, vault, cluster, ms } = facts;
+  const { stored, configuration, backup, recoveryPoint, vault, cluster, reason, ms } = facts;
   const { objects, findings, extras, images, stopped } = result;
   const lines = [
     `${configuration} of ${formatTime(Date.parse(recoveryPoint))} (backup ${backup}, vault ${vault}) ${stored ? 'into' : 'against'} ${cluster}`,
+    ...(reason === undefined ? [] : [`Reason: ${printable(reason)}`]),
     '',
   ];
   if (!stored) lines.push(...changes(objects));

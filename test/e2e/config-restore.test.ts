@@ -63,6 +63,7 @@ describe('dr config restore', () => {
     const second = await world.dr(...toWest);
     expect(second.code, second.stderr).toBe(0);
     expect(second.stdout).toMatch(new RegExp(`${restoredCount - 1} unchanged`));
+    expect(second.stdout).toContain('Reason: a test');
     expect(world.west.objects.history.revision).toBe(before);
 
     const diff = await world.dr('config', 'diff', 'cluster', 'latest', 'live:west', '--json');
