@@ -138,7 +138,8 @@ function job(
       if (reason === 'asked') askedMs = context.clock.now();
       const occurrenceMs = occurrence();
       const here = async (until: AbortSignal) => {
-        const guard = options.replicated ? { unlessTakenSinceMs: occurrenceMs } : {};
+        // What is backed up on change is compared with the newest backup anyway, and may have changed since that.
+        const guard = options.replicated && lane === 'backup' ? { unlessTakenSinceMs: occurrenceMs } : {};
         const taken = await take({ ...context, ...guard, log, signal: until }, until);
         return told({ ...taken.manifest, lost: taken.lost, vaults: taken.vaults, unchanged: taken.unchanged });
       };

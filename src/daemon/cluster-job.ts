@@ -27,7 +27,6 @@ export interface JobFollowerOptions {
   readonly pollMs: number;
 }
 
-const PROGRESS_EVERY_MS = 10_000;
 const FIRST_POLL_MS = 250;
 
 /**
@@ -188,8 +187,8 @@ export class JobFollower {
   }
 
   async #askProgress({ pod }: JobState): Promise<void> {
-    const { cluster, ref, clock, signal, log } = this.#options;
-    if (pod === undefined || clock.now() - this.#askedMs < PROGRESS_EVERY_MS) return;
+    const { cluster, ref, clock, signal, log, pollMs } = this.#options;
+    if (pod === undefined || clock.now() - this.#askedMs < 2 * pollMs) return;
     this.#askedMs = clock.now();
     try {
       const text = await cluster.log(

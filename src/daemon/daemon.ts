@@ -293,6 +293,7 @@ export class Daemon {
     // Jobs that are not this site's any more are stopped at once, before anything is waited for.
     this.#scheduler.tick();
     await this.#arrange(true);
+    this.#executor.adopt();
     this.#status.wake();
   }
 
@@ -300,6 +301,7 @@ export class Daemon {
   async #takeTurn(): Promise<void> {
     this.#scheduler.tick();
     await this.#arrange(false);
+    this.#executor.adopt();
     this.#status.wake();
   }
 
@@ -312,7 +314,6 @@ export class Daemon {
       const wanted = isActive && this.#leadership.keeps();
       if (wanted === this.#atWork && !anew) return;
       this.#atWork = wanted;
-      if (wanted) this.#executor.adopt();
       if (wanted) await this.#site.begin();
       else await this.#site.end(isActive ? DRAIN_MS : 0);
     });

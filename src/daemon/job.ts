@@ -108,9 +108,14 @@ export class JobTurn {
 
   /** What was missed is asked anew the next time. */
   forget(): void {
+    this.rest();
+    this.asked = false;
+  }
+
+  /** The same, but what somebody asked for stays asked for. */
+  rest(): void {
     this.handledMs = undefined;
     this.retryAtMs = undefined;
-    this.asked = false;
     this.attempts = 0;
     this.lookAtMs = Number.NEGATIVE_INFINITY;
   }

@@ -113,7 +113,7 @@ export class Scheduler implements Service {
       }
       if (turn.running) continue;
       if (turn.job.mayBegin?.() === false) {
-        turn.forget();
+        turn.rest();
         continue;
       }
       const reason = reasonToRun(turn, nowMs);

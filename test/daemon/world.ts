@@ -24,7 +24,7 @@ export interface DaemonTestWorld {
   /** Starts `dr daemon` at a site. */
   start(site?: string, env?: Readonly<Record<string, string>>): Promise<RunningDaemon>;
   /** The same, but it asks the vaults five times a second. */
-  startBrisk(site?: string): Promise<RunningDaemon>;
+  startBrisk(site?: string, env?: Readonly<Record<string, string>>): Promise<RunningDaemon>;
 }
 
 export interface RunningDaemon extends AsyncDisposable {
@@ -37,6 +37,14 @@ export interface RunningDaemon extends AsyncDisposable {
 
 /** `/state`, as far as tests look at it. */
 export interface DaemonState {
+  readonly leader?: { readonly role: string; readonly holder: string; readonly generation: number };
+  readonly clusterJobs?: ReadonlyArray<{
+    readonly verb: string;
+    readonly resource: string;
+    readonly job: string;
+    readonly pod?: string;
+    readonly detail?: string;
+  }>;
   readonly role?: { readonly role: string; readonly active?: { readonly site: string; readonly generation: number } };
   readonly jobs?: ReadonlyArray<{
     readonly name: string;
@@ -112,7 +120,7 @@ scratch: ${directory}/scratch
       silentLog,
     );
   const start = async (site = 'east', env = {}) => await startDaemon(main, config, site, env);
-  const startBrisk = async (site = 'east') => await startDaemon(brisk, config, site, {});
+  const startBrisk = async (site = 'east', env = {}) => await startDaemon(brisk, config, site, env);
   return {
     directory,
     config,

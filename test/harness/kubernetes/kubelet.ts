@@ -39,15 +39,16 @@ export class Kubelet implements AsyncDisposable {
   readonly claims = new Map<string, string>();
   /** Images that cannot be pulled. */
   readonly missingImages = new Set<string>();
-  /** False: pods are made and wait for a node. */
-  hasRoom = true;
   /** Container processes do not begin before this is done. */
   beforeStart: (pod: ClusterObject) => Promise<void> = async () => {};
+  /** True: a container stands still as soon as it runs. */
+  freezes = false;
   /** Every command line that was run, in order. */
   readonly runs: Array<{ readonly pod: string; readonly args: readonly string[]; readonly env: NodeJS.ProcessEnv }> =
     [];
   readonly #options: KubeletOptions;
   readonly #running = new Map<string, Running>();
+  #hasRoom = true;
   #isDue = false;
   #count = 0;
   #isOver = false;
@@ -104,6 +105,11 @@ export class Kubelet implements AsyncDisposable {
       reason: 'NodeLost',
       message: 'Node node-1 which was running pod is unresponsive',
     });
+  }
+
+  /** From now on pods wait for a node. */
+  fillNodes(): void {
+    this.#hasRoom = false;
   }
 
   /** The kernel ends the process. */
@@ -215,7 +221,7 @@ export class Kubelet implements AsyncDisposable {
         phase: 'Pending',
         containerStatuses: [{ name: 'dr', state: { waiting: { reason, message } } }],
       });
-    if (!this.hasRoom) {
+    if (!this.#hasRoom) {
       const message = '0/3 nodes are available: 3 Insufficient memory.';
       this.#status(pod, {
         phase: 'Pending',
@@ -252,6 +258,7 @@ export class Kubelet implements AsyncDisposable {
     });
     const { pid = 0 } = child;
     registerProcess(pid);
+    if (this.freezes) child.kill('SIGSTOP');
     const running: Running = { child, logged: [], resultFile, isLost: false };
     this.#running.set(name, running);
     for (const stream of [child.stdout, child.stderr]) {
