@@ -123,7 +123,9 @@ export function refusal(status: Status, request: Request, target: string): DrErr
         cause,
       });
   }
-  if (status.code >= 500) {
+  // An apply whose object does not fit its schema is answered with 500, and would be for ever.
+  const isUntyped = said.includes('failed to create typed patch object');
+  if (status.code >= 500 && !isUntyped) {
     if (said.includes('request is too large')) return refusal({ ...status, code: 413 }, request, target);
     return new DrError('unreachable', `the API server failed with ${status.code}: ${said}`, {
       where,

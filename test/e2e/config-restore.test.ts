@@ -235,7 +235,7 @@ describe('dr config diff', () => {
     expect(live.stdout).toMatch(/^changed by kubectl-edit \(Update\) \S+ \S+ UTC: spec\.replicas$/m);
     expect(live.stdout).toMatch(/^- {2}replicas: 3\n\+ {2}replicas: 4$/m);
     expect(live.stdout).toMatch(/^changed by vault-operator .*: data\.password$/m);
-    expect(live.stdout).toMatch(/^- {2}password: \(secret, before\)\n\+ {2}password: \(secret, after\)$/m);
+    expect(live.stdout).toMatch(/^- {2}password: "?\(secret, before\)"?\n\+ {2}password: "?\(secret, after\)"?$/m);
     expect(live.stdout).toMatch(/^deleted file\nlast written by kubectl-create/m);
     expect(live.stdout + live.stderr).not.toMatch(/c2VzYW1l|aHVudGVyMg/);
 

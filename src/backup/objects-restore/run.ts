@@ -163,7 +163,13 @@ class Run {
     const { object, note } = item;
     const ref = refOf(object);
     if (dryRun) return await this.#dryRun(item);
-    const after = await cluster.apply(object, { force }, signal);
+    const after = await cluster.apply(object, { force }, signal).catch(async (error: unknown) => {
+      if (!hasDoubles(error) || !item.isLiveKnown) throw error;
+      // What the server accepts when it is created, it does not always accept when it is applied.
+      if (item.live === undefined) return await cluster.create(object, {}, signal);
+      if (item.live.digest === digestOf(object)) return object;
+      throw error;
+    });
     if (item.live) {
       const isSame = digestOf(after) === item.live.digest;
       return { ref, outcome: isSame ? 'unchanged' : 'changed', note };
@@ -225,4 +231,9 @@ class Run {
       }
     }
   }
+}
+
+/** True for an object with, for example, the same environment variable twice in a container. */
+function hasDoubles(error: unknown): boolean {
+  return error instanceof DrError && error.kind === 'refused' && error.message.includes('duplicate entries for key');
 }

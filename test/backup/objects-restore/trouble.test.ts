@@ -89,6 +89,29 @@ describe('the API server', () => {
     cluster.close();
   });
 
+  test('does not take by apply what has something twice: it is created, and a second time it is as it should be', async () => {
+    await using server = await KubernetesServer.start();
+    const cluster = new KubernetesCluster(settingsFor(server), { log: silentLog, clock: hastyClock });
+    const [where, key] = ['.spec.template.spec.containers[name="orders"].env', 'key [name="MODE"]'];
+    const message = `failed to create typed patch object (shop/orders; apps/v1, Kind=Deployment): ${where}: duplicate entries for ${key}`;
+    server.faults.always('patch', { kind: 'status', code: 500, message }, 'deployments');
+    const backed = await backedShop();
+    const first = await restore(backed, cluster, { clock: hastyClock });
+    expect(countOutcomes(first.objects)).toMatchObject({ created: restoredCount, failed: 0 });
+    // At once: it would be refused for ever.
+    expect(server.calls.filter((call) => /^patch .*deployments/.test(call))).toHaveLength(1);
+    const second = await restore(backed, cluster, { clock: hastyClock });
+    expect(countOutcomes(second.objects)).toMatchObject({ unchanged: restoredCount - 1, failed: 0 });
+    const deployment = { apiVersion: 'apps/v1', kind: 'Deployment', name: 'orders', namespace: 'shop' };
+    await cluster.setScale(deployment, 9);
+    const { objects } = await restore(backed, cluster, { clock: hastyClock, only: ['Deployment'] });
+    expect(objects.find(({ error }) => error)?.error).toMatchObject({
+      kind: 'refused',
+      message: expect.stringContaining('MODE'),
+    });
+    cluster.close();
+  });
+
   test('what fails because something else was not ready yet is tried once more at the end', async () => {
     let refused = 0;
     const cluster = withApply((kind) => {
