@@ -30,7 +30,7 @@ WORKDIR /app
 COPY package.json package-lock.json .npmrc ./
 # The optional koffi belongs in here (extended attributes, exact times); the PostgreSQL packages are for tests and the demo.
 RUN npm ci --omit=dev --ignore-scripts && rm -rf node_modules/pg[0-9]* node_modules/.cache \
-  && npm sbom --package-lock-only --sbom-format=cyclonedx --omit=dev > /npm.cdx.json
+  && npm sbom --package-lock-only --sbom-format=cyclonedx > /npm.cdx.json
 
 # What goes into the image, in its final form: readable by all, writable by nobody, as old as its sources.
 FROM ${NODE_IMAGE} AS layout

@@ -1,6 +1,7 @@
-// Makes the bill of materials of the image of what `npm sbom` says: `npm sbom --package-lock-only --sbom-format=cyclonedx --omit=dev | node scripts/sbom.mjs`.
+// Makes the bill of materials of the image of what npm says: `npm sbom --package-lock-only --sbom-format=cyclonedx | node scripts/sbom.mjs`.
 // What differs from run to run goes (serial number, time), the parts are sorted, and Node comes in; with --system, every Debian
-// package too. So the same sources give the same bytes. With --installed FOLDER, packages that are not there are left out.
+// package too. So the same sources give the same bytes. Packages only of the development are left out (npm's own --omit=dev leaves
+// out what is used for both); with --installed FOLDER, whatever is not there.
 import { execFileSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -19,8 +20,8 @@ const node = {
   licenses: [{ license: { id: 'MIT' } }],
 };
 const { values: options } = parseArgs({ options: { system: { type: 'boolean' }, installed: { type: 'string' } } });
-const installed = options.installed === undefined ? undefined : installedIn(join(options.installed, 'node_modules'));
-const packages = bill.components.filter((each) => installed === undefined || installed.has(each['bom-ref']));
+const wanted = options.installed === undefined ? inProduction() : installedIn(join(options.installed, 'node_modules'));
+const packages = bill.components.filter((each) => wanted.has(each['bom-ref']));
 const components = [...packages, node, ...(options.system ? debianPackages() : [])];
 const known = new Set([bill.metadata.component['bom-ref'], ...components.map((each) => each['bom-ref'])]);
 const dependencies = (bill.dependencies ?? [])
@@ -80,4 +81,11 @@ function installedIn(modules) {
     }
   }
   return found;
+}
+
+/** `name@version` of every package that the lock file has for production. */
+function inProduction() {
+  const { packages: locked } = JSON.parse(readFileSync('package-lock.json', 'utf8'));
+  const found = Object.entries(locked).filter(([path, { dev, devOptional }]) => path !== '' && !dev && !devOptional);
+  return new Set(found.map(([path, { name, version }]) => `${name ?? path.split('node_modules/').at(-1)}@${version}`));
 }

