@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { DrError } from '../base/errors.ts';
+import type { Log } from '../base/log.ts';
 import type { Cluster } from '../cluster/contract.ts';
 import { openCluster } from '../cluster/open.ts';
 import { forSite } from '../config/sites.ts';
@@ -13,6 +14,8 @@ import type { CommandContext } from './context.ts';
 
 const NAMESPACE_FILE = '/var/run/secrets/kubernetes.io/serviceaccount/namespace';
 const DURATION_MS = 12_000;
+/** Of a question about rights. */
+const ASK_MS = 5000;
 
 /** Of this start of this process: no other one, not even an earlier one in the same pod, has it. */
 const startId = randomBytes(4).toString('hex');
@@ -39,19 +42,50 @@ export async function daemonClusterParts(
   const pod = { name: env['DR_POD_NAME'] || hostname(), namespace: podNamespace(env) };
   const { leader } = config.daemon;
   const isInside = pod.namespace !== undefined && access?.kubeconfig === undefined && access?.context === undefined;
-  const wantsLease = typeof leader === 'object' || (leader === 'automatic' && isInside);
   const jobs = config.executor;
   if (access === undefined) {
     if (jobs) log.info({ site }, 'this site has no cluster: backups and verifications are done in this process');
     return { close: () => {} };
   }
-  if (!wantsLease && !jobs) return { close: () => {} };
-  const cluster = await openCluster({ ...access, env }, log);
+  const mayWantLease = typeof leader === 'object' || (leader === 'automatic' && isInside);
+  if (!mayWantLease && !jobs) return { close: () => {} };
+  let cluster: Cluster;
+  try {
+    cluster = await openCluster({ ...access, env }, log);
+  } catch (error) {
+    // A pod without a token: nobody meant it to ask the API server.
+    if (jobs || typeof leader === 'object' || !(error instanceof DrError && error.kind === 'config')) throw error;
+    log.info({ reason: error.message }, 'no API server can be asked: this daemon works as the only one of its site');
+    return { close: () => {} };
+  }
+  const wantsLease = mayWantLease && (typeof leader === 'object' || (await mayLead(cluster, pod.namespace, log)));
   return {
     ...(wantsLease && { replicas: await replicasOf(config, site, pod, cluster, context) }),
     ...(jobs && { executor: await executorOf(config, site, pod, cluster, { log, clock, ...pace }) }),
     close: () => cluster.close(),
   };
+}
+
+/**
+ * Whether the account of the pod has the rights of a leader: where it has not, it was meant to be the only replica. An API server that does not
+ * answer counts as yes, because two that both work are worse than one that waits.
+ */
+async function mayLead(cluster: Cluster, namespace: string | undefined, log: Log): Promise<boolean> {
+  const lease = { apiVersion: 'coordination.k8s.io/v1', kind: 'Lease', namespace };
+  const signal = AbortSignal.timeout(ASK_MS);
+  try {
+    const [mayCreate, mayPatch] = await Promise.all([
+      cluster.allows({ ...lease, verb: 'create' }, signal),
+      cluster.allows({ ...lease, verb: 'patch' }, signal),
+    ]);
+    if (mayCreate && mayPatch) return true;
+  } catch (error) {
+    log.warn({ error }, 'the API server does not say whether this replica may lead; it waits for the Lease');
+    return true;
+  }
+  const next = 'For two and more replicas give them the rights on Leases (rights.leader of the chart).';
+  log.warn({ namespace, next }, 'no Lease may be written here: this daemon works as the only one of its site');
+  return false;
 }
 
 interface OwnPod {

@@ -33,7 +33,7 @@ export const leader = z
   )
   .prefault('automatic')
   .describe(
-    'Of several replicas at a site the one that holds the Lease works. automatic = in a pod whose site names its cluster; never = this daemon is the only one.',
+    'Of several replicas at a site the one that holds the Lease works. automatic = in a pod whose site names its cluster as {} and whose account may write Leases; never = this daemon is the only one.',
   );
 
 const quantities = () =>
