@@ -37,7 +37,7 @@ export interface ConfigRestoreOptions {
   /** Beside those that the configuration names for the site. */
   readonly namespaces: ReadonlyMap<string, string>;
   readonly only: readonly string[];
-  /** Default: what the configuration says for the site, else false. */
+  /** Default: at a site that stands by what the configuration says for it, else true; anywhere else false. */
   readonly scaleToZero: boolean | undefined;
   readonly servedVersions: boolean;
   readonly forceConflicts: boolean;

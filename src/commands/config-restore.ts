@@ -31,6 +31,8 @@ export async function restoreConfig(context: CommandContext, options: ConfigRest
     if (!diff) await confirm(context, options, label, cluster.target);
     const begunMs = context.clock.now();
     const recover = world.config.objects[name]?.recover ?? {};
+    // What begins to run at a site that stands by may write where the active one does.
+    const isStandby = site !== undefined && site !== (await world.activePlaces()).site.name;
     const known = site === undefined ? [] : renamesBetween(recover, source.manifest.site, site);
     const { manifest, store } = source;
     const { reason } = options;
@@ -44,7 +46,7 @@ export async function restoreConfig(context: CommandContext, options: ConfigRest
       name,
       namespaces: new Map([...known, ...options.namespaces]),
       only: options.only,
-      scaleToZero: options.scaleToZero ?? target?.scaleToZero ?? false,
+      scaleToZero: options.scaleToZero ?? (isStandby && (target?.scaleToZero ?? true)),
       servedVersions: options.servedVersions,
       force: options.forceConflicts,
       dryRun: diff,

@@ -27,9 +27,9 @@ export const configVerb: Verb = verb<ConfigOptions>({
     ['--only <kind/namespace/name...>', 'restore: only these, with * for any: "Deployment/shop/*", "ClusterRole/*"'],
     [
       '--scale-to-zero',
-      'restore: workloads that are not there yet wait with 0 replicas until a runbook activates them',
+      'restore: workloads that are not there yet wait with 0 replicas until a runbook activates them (default at a site that stands by)',
     ],
-    ['--no-scale-to-zero', 'restore: they run as they did, whatever the configuration says'],
+    ['--no-scale-to-zero', 'restore: they run as they did'],
     ['--served-versions', 'restore: apply kinds that are served in another version only in that one'],
     ['--force-conflicts', 'restore: take over fields that belong to other managers'],
     ['--yes', 'restore: without asking'],

@@ -4,8 +4,8 @@ import { DrError } from '../../base/errors.ts';
 import type { Log } from '../../base/log.ts';
 import type { OnProgress } from '../../base/progress.ts';
 import type { Cluster, ClusterObject } from '../../cluster/contract.ts';
-import { refOf, showRef } from '../../cluster/contract.ts';
-import { statusOf } from '../../cluster/errors.ts';
+import { fieldManager, refOf, showRef } from '../../cluster/contract.ts';
+import { fieldConflicts, statusOf } from '../../cluster/errors.ts';
 import { shownPair } from '../compare/mask.ts';
 import { hunksOf, linesOf } from '../compare/text-diff.ts';
 import { checkRestore } from './check.ts';
@@ -163,7 +163,7 @@ class Run {
     const { object, note } = item;
     const ref = refOf(object);
     if (dryRun) return await this.#dryRun(item);
-    const after = await cluster.apply(object, { force }, signal).catch(async (error: unknown) => {
+    const after = await applied(cluster, object, { force }, signal).catch(async (error: unknown) => {
       if (!hasDoubles(error) || !item.isLiveKnown) throw error;
       // What the server accepts when it is created, it does not always accept when it is applied.
       if (item.live === undefined) return await cluster.create(object, {}, signal);
@@ -195,7 +195,7 @@ class Run {
         if (error instanceof DrError && error.kind === 'not-found') return undefined;
         throw error;
       });
-      after = await cluster.apply(object, { force, dryRun: true }, signal);
+      after = await applied(cluster, object, { force, dryRun: true }, signal);
     }
     const shown = shownPair(before && cleaned(before), cleaned(after));
     const hunks = hunksOf(linesOf(shown.before), linesOf(shown.after));
@@ -230,6 +230,22 @@ class Run {
         }
       }
     }
+  }
+}
+
+/** Applies; fields that dr itself set otherwise (a step that scaled the workload) are its own to take back. */
+async function applied(
+  cluster: Cluster,
+  object: ClusterObject,
+  options: { readonly force: boolean; readonly dryRun?: boolean },
+  signal: AbortSignal,
+): Promise<ClusterObject> {
+  try {
+    return await cluster.apply(object, options, signal);
+  } catch (error) {
+    const conflicts = fieldConflicts(error);
+    if (conflicts.length === 0 || conflicts.some(({ manager }) => manager !== fieldManager)) throw error;
+    return await cluster.apply(object, { ...options, force: true }, signal);
   }
 }
 

@@ -145,6 +145,20 @@ describe('workloads wait with 0 replicas', () => {
     expect(of(scaled, 'Deployment shop/orders')?.note).toContain('keeps 5 replicas');
   });
 
+  test('what a step of dr set is no conflict: a site that was fenced gets the newer number to come back with', async () => {
+    const backed = await backedShop();
+    const target = new MemoryCluster();
+    await fill(
+      target,
+      shopObjects.filter(({ kind }) => kind !== 'Service'),
+    );
+    await target.merge(deployment(), { metadata: { annotations: { 'dr.io/replicas': '2' } }, spec: { replicas: 0 } });
+    const result = await restore(backed, target, { scaleToZero: true });
+    expect(of(result, 'Deployment shop/orders')).toMatchObject({ outcome: 'changed' });
+    const orders = await target.get(deployment());
+    expect(orders).toMatchObject({ spec: { replicas: 0 }, metadata: { annotations: { 'dr.io/replicas': '3' } } });
+  });
+
   test('an autoscaled workload keeps its size also without that', async () => {
     const backed = await backedShop();
     const target = new MemoryCluster();
