@@ -85,6 +85,7 @@ test('everything that deserves an alert has one, each of its own name', async ()
       'DrNotCrossRegion',
       'DrRetentionNotRunning',
       'DrSilent',
+      'DrLeaseLost',
     ]),
   );
 });
@@ -237,6 +238,18 @@ describe.skipIf(!promtool)('as Prometheus judges it: needs promtool', () => {
       [
         { series: `dr_vault_up{${labels},vault="east"}`, values: '0x20' },
         { series: `dr_vault_up{${labels},vault="west"}`, values: '1x20' },
+      ],
+    ],
+    [
+      'DrNoLeader',
+      '10m',
+      [
+        { series: 'dr_leader{namespace="prod",pod="dr-0"}', values: '0x20' },
+        { series: 'dr_leader{namespace="prod",pod="dr-1"}', values: '0x20' },
+      ],
+      [
+        { series: 'dr_leader{namespace="prod",pod="dr-0"}', values: '0x20' },
+        { series: 'dr_leader{namespace="prod",pod="dr-1"}', values: '1x20' },
       ],
     ],
     [
