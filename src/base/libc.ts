@@ -17,6 +17,8 @@ export interface LibC {
   setTimes(of: FileRef, ns: bigint): void;
   /** Everything written so far to the file system of this open file or directory is durable (`syncfs`). */
   syncFileSystem(fd: number): Promise<void>;
+  /** Gives freed memory that the C library keeps back to the system; absent where it has no such call (musl). */
+  readonly trimMemory?: (() => void) | undefined;
 }
 
 let loaded: { readonly calls: LibC | undefined } | undefined;
@@ -75,6 +77,12 @@ function callsOf(ffi: typeof koffi, library: koffi.LibraryHandle): LibC {
   const futimens = library.func('int futimens(int fd, const void *times)');
   const utimensat = library.func('int utimensat(int fd, const void *path, const void *times, int flags)');
   const syncfs = library.func('int syncfs(int fd)');
+  let trim: ReturnType<koffi.LibraryHandle['func']> | undefined;
+  try {
+    trim = library.func('int malloc_trim(size_t pad)');
+  } catch {
+    // Another C library than glibc.
+  }
   return {
     listAttributes(of) {
       const bytes = list(of, names, NAMES_BYTES);
@@ -100,6 +108,7 @@ function callsOf(ffi: typeof koffi, library: koffi.LibraryHandle): LibC {
     removeAttribute(of, name) {
       remove(of, terminated(name));
     },
+    trimMemory: trim && (() => void trim(0)),
     setTimes(of, ns) {
       // Nanoseconds are counted upwards, before 1970 too.
       const rest = ((ns % 1_000_000_000n) + 1_000_000_000n) % 1_000_000_000n;

@@ -4,6 +4,7 @@ import { writeWatchHeartbeat } from '../backup/status/watch.ts';
 import { newestStart } from '../backup/taken-since.ts';
 import { waitForArchive, withPassingArchiver } from '../backup/wal/ensure.ts';
 import { messageOf } from '../base/errors.ts';
+import { giveBackMemory } from '../base/free-memory.ts';
 import { previousDue } from '../config/cadence.ts';
 import type { DatabasePlace, DirectoryPlace, ObjectsPlace, SitePlaces } from '../config/sites.ts';
 import type { Cadence } from '../config/types.ts';
@@ -83,7 +84,8 @@ function changeJob(
   const onChange = schedule.kind === 'on-change';
   const made = job(options, name, lane, onChange ? FULL_LOOK : schedule, async (context) => {
     const lookedMs = context.clock.now();
-    const taken = await backupResource(context, source);
+    // Between two backups of a cluster the daemon only watches, which needs a small part of their memory.
+    const taken = await backupResource(context, source).finally(source.type === 'objects' ? giveBackMemory : undefined);
     if (taken.unchanged && !taken.takenBefore) await tellUnchanged(context, name, taken.manifest.id, lookedMs);
     return taken;
   });
