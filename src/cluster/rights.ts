@@ -172,6 +172,36 @@ export const stepRights: Readonly<Record<string, readonly Right[]>> = {
       why: 'They are suspended and go on.',
     },
   ],
+  'database.restore': [
+    {
+      apiGroups: ['apps'],
+      resources: ['statefulsets'],
+      verbs: ['get', 'patch'],
+      scope: 'namespaces',
+      why: 'The server of the database is started once its volume is filled; how far that came is written on it.',
+    },
+    {
+      apiGroups: ['batch'],
+      resources: ['jobs'],
+      verbs: ['get', 'create', 'delete'],
+      scope: 'namespaces',
+      why: 'The Job that fills the volume; one that failed is made anew.',
+    },
+    {
+      apiGroups: [''],
+      resources: ['persistentvolumeclaims'],
+      verbs: ['get', 'create'],
+      scope: 'namespaces',
+      why: 'The claim of the volume, as the StatefulSet would make it.',
+    },
+    {
+      apiGroups: [''],
+      resources: ['pods'],
+      verbs: ['list'],
+      scope: 'namespaces',
+      why: 'That no server uses the volume, and how Job and server do.',
+    },
+  ],
   'database.fence': [
     {
       apiGroups: ['apps'],
@@ -253,14 +283,14 @@ export const rights: Readonly<Record<Exclude<RightsFeature, 'steps'>, readonly R
     {
       apiGroups: ['batch'],
       resources: ['jobs'],
-      verbs: [...read, 'create', 'patch', 'delete'],
+      verbs: ['get', 'list', 'create', 'patch', 'delete'],
       scope: 'own',
       why: 'Each backup, restore and verification is a Job, watched to its end, cancelled and removed.',
     },
     {
       apiGroups: [''],
       resources: ['pods'],
-      verbs: read,
+      verbs: ['get', 'list'],
       scope: 'own',
       why: 'Why a Job does not start or was ended: image not pulled, evicted, node lost. The own pod is the pattern of the Jobs.',
     },
@@ -276,14 +306,14 @@ export const rights: Readonly<Record<Exclude<RightsFeature, 'steps'>, readonly R
     {
       apiGroups: ['snapshot.storage.k8s.io'],
       resources: ['volumesnapshots'],
-      verbs: [...read, 'create', 'delete'],
+      verbs: ['get', 'create', 'delete'],
       scope: 'own',
       why: 'A snapshot of the volume is made for a backup and removed after it.',
     },
     {
       apiGroups: [''],
       resources: ['persistentvolumeclaims'],
-      verbs: [...read, 'create', 'delete'],
+      verbs: ['get', 'create', 'delete'],
       scope: 'own',
       why: 'The claim through which the Job reads the snapshot.',
     },
@@ -292,7 +322,7 @@ export const rights: Readonly<Record<Exclude<RightsFeature, 'steps'>, readonly R
     {
       apiGroups: ['coordination.k8s.io'],
       resources: ['leases'],
-      verbs: ['get', 'create', 'update', 'patch'],
+      verbs: ['get', 'create', 'patch'],
       scope: 'own',
       why: 'The Lease that says which replica works.',
     },

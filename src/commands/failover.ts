@@ -20,6 +20,7 @@ import { leaseOf, type Runbook } from '../runbook/model.ts';
 import { planRun } from '../runbook/plan.ts';
 import { type Engine, executeRun, type RunRequest, type RunResult } from '../runbook/run.ts';
 import type { RenderedReport, RunReport } from '../runbook/run-report.ts';
+import { withVolumes } from '../steps/cluster/volume-port.ts';
 import type { RunMode } from '../steps/contract.ts';
 import type { RecoveryTarget } from '../steps/ports.ts';
 import { networkProbes } from '../steps/probes.ts';
@@ -51,13 +52,18 @@ export async function run(context: CommandContext, options: FailoverOptions): Pr
 
   await using drivers = openDrivers(context, world);
   await using clusters = openClusters(context, world.config);
-  await using recovery = openRecovery({
+  const recoveryParts = {
     config: world.config,
     stores: inOrder(world, to),
     keyRing: world.keyRing,
     pool: world.pool,
     searchPath: (context.env['PATH'] ?? '').split(delimiter).filter((directory) => directory !== ''),
     log: context.log,
+  };
+  await using recovery = withVolumes(openRecovery(recoveryParts), {
+    ...recoveryParts,
+    cluster: clusters.get,
+    clock: context.clock,
   });
   const view = createRunView(context.say, context.onProgress, await forecastFor(context, world, to, runbook));
   const holder = await currentHolder();

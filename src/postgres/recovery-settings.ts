@@ -138,7 +138,6 @@ export function standaloneSettings(
     wal_retrieve_retry_interval: '1s',
     hba_file: join(dataDirectory, 'pg_hba.conf'),
     ident_file: join(dataDirectory, 'pg_ident.conf'),
-    external_pid_file: '',
     listen_addresses: '*',
     // The new lineage is archived by dr; an old archive_command would write into the old lineage's archive.
     archive_mode: 'off',

@@ -2,7 +2,7 @@ import { z } from 'zod';
 import { DrError } from '../base/errors.ts';
 import { formatDuration } from '../base/units.ts';
 import { defineStep, runModes } from './contract.ts';
-import { databasePlace, memberOf } from './places.ts';
+import { databasePlace, describePlace, memberOf } from './places.ts';
 
 export const checkSql = defineStep({
   name: 'check.sql',
@@ -22,7 +22,7 @@ export const checkSql = defineStep({
     const name = memberOf(context);
     const statements = [...(context.world.config.verification.checks[name] ?? []), ...sql];
     return {
-      target: databasePlace(context, name).directory,
+      target: describePlace(databasePlace(context, name)),
       present: 'it is looked at once it is recovered',
       will:
         statements.length > 0

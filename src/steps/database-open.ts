@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { defineStep } from './contract.ts';
-import { databasePlace, memberOf } from './places.ts';
+import { databasePlace, describePlace, memberOf } from './places.ts';
 
 export const databaseOpen = defineStep({
   name: 'database.open',
@@ -15,7 +15,7 @@ export const databaseOpen = defineStep({
   async plan(context) {
     const place = databasePlace(context, memberOf(context));
     return {
-      target: place.directory,
+      target: describePlace(place),
       present: '',
       will: ['unlock the roles that a planned move has locked, here and nowhere else'],
       problems: [],

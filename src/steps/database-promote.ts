@@ -2,7 +2,7 @@ import { z } from 'zod';
 import { DrError } from '../base/errors.ts';
 import { defineStep, runModes } from './contract.ts';
 import { describeState } from './database-restore.ts';
-import { databasePlace, memberOf } from './places.ts';
+import { databasePlace, describePlace, memberOf } from './places.ts';
 
 export const databasePromote = defineStep({
   name: 'database.promote',
@@ -19,7 +19,7 @@ export const databasePromote = defineStep({
     const place = databasePlace(context, memberOf(context));
     const state = await context.world.recovery.databaseState(place, context.signal);
     return {
-      target: place.directory,
+      target: describePlace(place),
       present: describeState(state),
       will: ['promote it: from then on it accepts writes, on a new timeline'],
       problems: [],

@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { formatBytes, formatDuration } from '../base/units.ts';
 import { defineStep, runModes } from './contract.ts';
-import { databasePlace, memberOf, pointOf } from './places.ts';
+import { databasePlace, describePlace, memberOf, pointOf } from './places.ts';
 import { type DatabaseState, recoveredDatabaseSchema, recoveryTargetSchema, resourcePointSchema } from './ports.ts';
 
 export const restoredDatabaseOutputs = recoveredDatabaseSchema.extend({
@@ -13,7 +13,8 @@ export const databaseRestore = defineStep({
   summary: 'Restore the base backup and replay the WAL to the target; the server stays read-only',
   effect: 'changes',
   modes: runModes,
-  inDrill: 'Restores into the scratch directory; the server listens on a private socket only.',
+  inDrill:
+    'Restores into the scratch directory; the server listens on a private socket only, also for a database that lives in a volume.',
   over: 'databases',
   params: z.object({
     points: z.record(z.string(), resourcePointSchema).describe('Recovery points, from assess.resources.'),
@@ -30,16 +31,21 @@ export const databaseRestore = defineStep({
       ? `${formatBytes(point.bytes)} from vault ${point.vault}, backup ${point.backupId}`
       : 'the chosen backup';
     return {
-      target: place.directory,
+      target: describePlace(place),
       present: describeState(state),
       will: [
         `restore ${size}`,
-        'replay the WAL to the target',
+        ...(place.volume
+          ? [
+              `fill the volume by a Job of ${place.volume.restore?.image}`,
+              'start its server, which recovers with cp, and see by SQL that it stands at the target',
+            ]
+          : ['replay the WAL to the target']),
         place.isolated ? 'serve it on a private socket' : 'serve it read-only',
       ],
       problems:
         state.state === 'foreign'
-          ? [{ what: `${place.directory} ${state.detail}`, next: 'Move it away or empty it.' }]
+          ? [{ what: `${describePlace(place)} ${state.detail}`, next: 'Move it away or empty it.' }]
           : [],
     };
   },

@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { DrError } from '../base/errors.ts';
 import { defineStep, type StepContext } from './contract.ts';
-import { databasePlace, memberOf } from './places.ts';
+import { databasePlace, describePlace, memberOf } from './places.ts';
 
 export const databaseSlot = defineStep({
   name: 'database.slot',
@@ -19,7 +19,7 @@ export const databaseSlot = defineStep({
   async plan(context) {
     const slot = slotOf(context);
     return {
-      target: databasePlace(context, memberOf(context)).directory,
+      target: describePlace(databasePlace(context, memberOf(context))),
       present: 'it has no slot before it is the primary',
       will: [
         slot === undefined ? 'nothing: it is backed up without WAL' : `create the physical replication slot ${slot}`,

@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import { DrError } from '../base/errors.ts';
 import { forSite } from '../config/sites.ts';
+import type { Config, WorkloadConfig } from '../config/types.ts';
 import type { StepContext } from './contract.ts';
 import type { DatabasePlace, DirectoryPlace, ResourcePoint } from './ports.ts';
 
@@ -16,7 +17,21 @@ export function databasePlace(context: StepContext, name: string): DatabasePlace
   const target = forSite(world.config, run.site).databases[name]?.target;
   if (target === undefined) throw noPlace(context, name);
   const directory = isolated ? join(drillDirectory(context), name) : target.dataDirectory;
-  return { name, runId: run.id, directory, isolated, site: run.site };
+  const volume = isolated ? undefined : volumeAt(world.config, name, run.site);
+  return { name, runId: run.id, directory, isolated, site: run.site, ...(volume && { volume }) };
+}
+
+/** The StatefulSet in whose volume a database is brought up at a site; undefined where it is a server of this machine. */
+export function volumeAt(config: Config, name: string, site: string): WorkloadConfig | undefined {
+  return Object.values(config.workloads).find(
+    ({ database, restore, sites }) => database === name && restore !== undefined && sites.includes(site),
+  );
+}
+
+/** The place in words. */
+export function describePlace({ directory, volume }: DatabasePlace): string {
+  if (volume === undefined) return directory;
+  return `volume of StatefulSet ${volume.namespace}/${volume.name} (${directory})`;
 }
 
 /** The same for a data set or a configuration. */

@@ -2,7 +2,7 @@ import { z } from 'zod';
 import type { ObjectsResult } from '../backup/objects-restore/result.ts';
 import type { OnProgress } from '../base/progress.ts';
 import type { Cluster } from '../cluster/contract.ts';
-import type { Config, SiteConfig } from '../config/types.ts';
+import type { Config, SiteConfig, WorkloadConfig } from '../config/types.ts';
 import type { TrafficDriver } from '../traffic/contract.ts';
 import type { ObjectStore } from '../vault/store.ts';
 
@@ -67,6 +67,8 @@ export interface DatabasePlace {
   readonly isolated: boolean;
   /** The site whose `recover` entry gives port, address, user and settings when it is not isolated. */
   readonly site: string;
+  /** The StatefulSet in whose volume the directory lies; undefined = on this machine. */
+  readonly volume?: WorkloadConfig | undefined;
 }
 
 export const recoveredDatabaseSchema = z.object({

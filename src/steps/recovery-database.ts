@@ -1,34 +1,19 @@
 import { join } from 'node:path';
-import { readManifest } from '../backup/catalog.ts';
 import { type DatabaseRecoveryPoint, recoverDatabase } from '../backup/recover-database.ts';
 import { RestoreTarget } from '../backup/restore-target.ts';
-import { walCoverage } from '../backup/wal/coverage.ts';
-import { planRecovery } from '../backup/wal/plan.ts';
 import { DrError } from '../base/errors.ts';
-import type { Log } from '../base/log.ts';
 import type { OnProgress } from '../base/progress.ts';
-import type { Config } from '../config/types.ts';
 import { formatLsn } from '../postgres/lsn.ts';
 import { type Query, withClient } from '../postgres/query.ts';
 import { reopenServer } from '../postgres/quiesce.ts';
 import type { RunningCluster } from '../postgres/recovery.ts';
 import { adoptServer } from '../postgres/server-process.ts';
-import type { KeyRing } from '../vault/keys.ts';
-import type { SealPool } from '../vault/seal-pool.ts';
-import type { ObjectStore } from '../vault/store.ts';
 import type { DatabasePlace, DatabaseState, RecoveredDatabase, RecoveryTarget, ResourcePoint } from './ports.ts';
-import { momentOf, wanted } from './recovery-assess.ts';
+import { momentOf } from './recovery-assess.ts';
 import { clearPlace, namesIn, type RunMarker, readMarker, writeMarker } from './recovery-marker.ts';
+import { type RecoveryParts, recoveryPointOf } from './recovery-point.ts';
 
-export interface RecoveryParts {
-  readonly config: Config;
-  readonly stores: readonly ObjectStore[];
-  readonly keyRing: KeyRing;
-  readonly pool: SealPool;
-  /** Directories of PATH, where PostgreSQL is looked for after the configured ones. */
-  readonly searchPath: readonly string[];
-  readonly log: Log;
-}
+export type { RecoveryParts } from './recovery-point.ts';
 
 /**
  * Recovered databases of one process. A server that has not been promoted needs this process to feed it with WAL; after a crash it
@@ -121,17 +106,9 @@ export class DatabaseRecoveries {
     signal: AbortSignal,
   ): Promise<{ created: boolean; from: string }> {
     const cluster = await this.cluster(place, signal);
-    const reserve = async (query: Query) => {
-      const find = async () =>
-        await query('select restart_lsn::text from pg_replication_slots where slot_name = $1', [slot]);
-      const [[known] = []] = await find();
-      if (known !== undefined) return { created: false, from: String(known) };
-      await query('select pg_create_physical_replication_slot($1, true)', [slot]);
-      const [[from] = []] = await find();
-      return { created: true, from: String(from) };
-    };
     return await cluster.withAccess(
-      async (urlFor) => await withClient(urlFor('postgres'), { signal }, reserve),
+      async (urlFor) =>
+        await withClient(urlFor('postgres'), { signal }, async (query) => await createSlot(query, slot)),
       signal,
     );
   }
@@ -220,17 +197,10 @@ export class DatabaseRecoveries {
     signal: AbortSignal,
   ): Promise<{ cluster: RunningCluster; chosen: DatabaseRecoveryPoint }> {
     const { config, stores, keyRing, pool, searchPath, log } = this.#parts;
+    const at = marker.at ?? { kind: 'latest' };
+    const chosen = await recoveryPointOf(stores, { ...marker, at }, signal);
     const store = stores.find(({ name }) => name === marker.vault);
-    if (store === undefined) {
-      throw new DrError(
-        'unreachable',
-        `vault ${marker.vault}, from which ${place.name} is recovered, cannot be opened`,
-        {
-          next: 'Make it reachable, or begin anew from another vault with --new.',
-        },
-      );
-    }
-    const chosen = await this.#pointOf(store, marker, signal);
+    if (store === undefined) throw new DrError('internal', `vault ${marker.vault} is lost`);
     const database = config.databases[place.name];
     const target = database?.recover[place.site];
     const cluster = await recoverDatabase({
@@ -255,16 +225,6 @@ export class DatabaseRecoveries {
     return { cluster, chosen };
   }
 
-  async #pointOf(store: ObjectStore, marker: RunMarker, signal: AbortSignal): Promise<DatabaseRecoveryPoint> {
-    const manifest = await readManifest(store, marker.resource, marker.backupId);
-    const { database } = manifest;
-    if (!database)
-      throw new DrError('refused', `backup ${marker.backupId} is not one of a database`, { where: store.location });
-    const coverage = await walCoverage(store, database.systemId, { resource: marker.resource, signal });
-    const plan = planRecovery({ manifest, coverage, target: wanted(marker.at ?? { kind: 'latest' }) });
-    return { manifest, database, plan };
-  }
-
   async #ownMarker(place: DatabasePlace): Promise<RunMarker> {
     const marker = await readMarker(place.directory);
     if (marker && marker.runId === place.runId && marker.recovered) return marker;
@@ -287,6 +247,17 @@ export class DatabaseRecoveries {
     const server = await adoptServer(directory, join(directory, 'log', 'dr-recovery.log'));
     await server?.stop('immediate');
   }
+}
+
+/** Creates a physical replication slot that keeps WAL from now on, unless it is there. */
+export async function createSlot(query: Query, slot: string): Promise<{ created: boolean; from: string }> {
+  const find = async () =>
+    await query('select restart_lsn::text from pg_replication_slots where slot_name = $1', [slot]);
+  const [[known] = []] = await find();
+  if (known !== undefined) return { created: false, from: String(known) };
+  await query('select pg_create_physical_replication_slot($1, true)', [slot]);
+  const [[from] = []] = await find();
+  return { created: true, from: String(from) };
 }
 
 /** The role of a connection string: it exists in the recovered database too. */

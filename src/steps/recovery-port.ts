@@ -9,9 +9,10 @@ import { formatLsn } from '../postgres/lsn.ts';
 import type { DatabasePlace, Finding, RecoveryPort, ResourcePoint } from './ports.ts';
 import { networkProbes } from './probes.ts';
 import { assessResource, heartbeatsIn } from './recovery-assess.ts';
-import { DatabaseRecoveries, type RecoveryParts } from './recovery-database.ts';
+import { DatabaseRecoveries } from './recovery-database.ts';
 import { directoryState, discardDirectory, restoreDirectory } from './recovery-directory.ts';
 import { restoreToCluster } from './recovery-objects.ts';
+import type { RecoveryParts } from './recovery-point.ts';
 import { vacate } from './recovery-vacate.ts';
 
 /** The real thing: vaults, backups and PostgreSQL servers. Close it when the run has ended or stopped. */
@@ -109,7 +110,7 @@ async function checkPrograms(
 }
 
 /** The database that a connection string names, as libpq reads it: without one, the one called like the role. */
-function databaseNameOf(url: string | undefined): string {
+export function databaseNameOf(url: string | undefined): string {
   if (url === undefined || !URL.canParse(url)) return 'postgres';
   const { pathname, username } = new URL(url);
   return decodeURIComponent(pathname.slice(1) || username) || 'postgres';

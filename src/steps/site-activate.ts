@@ -6,7 +6,7 @@ import { forSite } from '../config/sites.ts';
 import { missingSchema } from './assess-resources.ts';
 import { defineStep, runModes, type StepContext } from './contract.ts';
 import { describeState } from './database-restore.ts';
-import { databasePlace, directoryPlace } from './places.ts';
+import { databasePlace, describePlace, directoryPlace } from './places.ts';
 import { type Finding, type ResourcePoint, resourcePointSchema } from './ports.ts';
 
 export const siteActivate = defineStep({
@@ -74,22 +74,32 @@ export const siteActivate = defineStep({
   },
 });
 
+/** What a person does about a volume that is not free. */
+const NEXT_VOLUME =
+  'Make sure that it is not the living database; then scale its StatefulSet to 0 and delete its claim: dr makes it anew.';
+
 async function checkDatabasePlace(context: StepContext, point: ResourcePoint): Promise<Finding[]> {
   const { world, run, signal } = context;
   const place = databasePlace(context, point.resource);
   const findings = [...(await world.recovery.preflight(place, point, signal))];
   const state = await world.recovery.databaseState(place, signal);
-  const what = `${place.directory}: ${describeState(state)}`;
+  const what = `${describePlace(place)}: ${describeState(state)}`;
   if (state.state === 'foreign') {
-    findings.push({ ok: false, what, next: `Move ${place.directory} away or empty it, if it is not needed.` });
+    findings.push({
+      ok: false,
+      what,
+      next: place.volume ? NEXT_VOLUME : `Move ${place.directory} away or empty it, if it is not needed.`,
+    });
   } else if (state.state === 'promoted' && state.runId !== run.id) {
-    const next = `Make sure that ${place.directory} is not the living database; then move it away.`;
+    const next = place.volume
+      ? NEXT_VOLUME
+      : `Make sure that ${place.directory} is not the living database; then move it away.`;
     findings.push({ ok: false, what, next });
   } else findings.push({ ok: true, what });
 
   const target = forSite(world.config, run.site).databases[point.resource]?.target;
   const ours = (state.state === 'recovered' || state.state === 'promoted') && state.runId === run.id;
-  if (target && !place.isolated && !ours) {
+  if (target && !place.isolated && !place.volume && !ours) {
     findings.push(asFinding(await portFinding(target.listen, target.port)));
   }
   return findings;
@@ -105,7 +115,11 @@ async function checkDirectoryPlace(context: StepContext, point: ResourcePoint): 
 
 /** What comes back to each file system fits there. */
 async function checkSpace(context: StepContext, points: readonly ResourcePoint[]): Promise<Finding[]> {
-  const needs = points.map(({ kind, resource, bytes }) => ({
+  // A volume's size is looked at where its claim is.
+  const here = points.filter(
+    ({ kind, resource }) => kind !== 'database' || databasePlace(context, resource).volume === undefined,
+  );
+  const needs = here.map(({ kind, resource, bytes }) => ({
     path: kind === 'database' ? databasePlace(context, resource).directory : directoryPlace(context, resource).path,
     bytes,
   }));

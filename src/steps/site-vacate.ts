@@ -48,7 +48,8 @@ function placesOf(context: StepContext): Array<{ name: string; path: string }> {
   const { databases, directories } = forSite(context.world.config, context.run.site);
   return [
     ...Object.keys(databases)
-      .filter((name) => databases[name]?.target !== undefined)
+      // What lies in a volume is a claim, which only a person removes: database.restore says so.
+      .filter((name) => databases[name]?.target !== undefined && databasePlace(context, name).volume === undefined)
       .map((name) => ({ name, path: databasePlace(context, name).directory })),
     ...Object.keys(directories).map((name) => ({ name, path: directoryPlace(context, name).path })),
   ];

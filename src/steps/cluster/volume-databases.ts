@@ -1,0 +1,338 @@
+import { posix } from 'node:path';
+import type { Clock } from '../../base/clock.ts';
+import { DrError, isAbort, messageOf } from '../../base/errors.ts';
+import type { OnProgress } from '../../base/progress.ts';
+import { printableUrl } from '../../base/redact.ts';
+import type { Cluster, ClusterObject } from '../../cluster/contract.ts';
+import { showRef } from '../../cluster/contract.ts';
+import { lookAtJob } from '../../cluster/jobs.ts';
+import type { WorkloadConfig } from '../../config/types.ts';
+import { formatLsn } from '../../postgres/lsn.ts';
+import type { DatabasePlace, DatabaseState, RecoveredDatabase, RecoveryTarget, ResourcePoint } from '../ports.ts';
+import { momentOf } from '../recovery-assess.ts';
+import { type RecoveryParts, recoveryPointOf } from '../recovery-point.ts';
+import { find } from './sites.ts';
+import { jobName, volumeJob } from './volume-job.ts';
+import { markOf, restoredAnnotation, type VolumeMark } from './volume-mark.ts';
+import { claimObject, type VolumePlace, volumePlace } from './volume-place.ts';
+import { Replay } from './volume-replay.ts';
+import { forgetTarget, lookAtServer, promoteServer, type ServerLook } from './volume-server.ts';
+import { describePods, podsOf, troubleOf, wantedOf, workloadRef } from './workload-state.ts';
+
+const LOOK_EVERY_MS = 1000;
+/** How long a StatefulSet may take to come with the configuration that is restored at the same time, milliseconds. */
+const COMES_WITHIN_MS = 30 * 60_000;
+/** Restarts of the server's container after which its trouble is no passing one. */
+const RESTARTS_MAX = 4;
+
+export interface VolumeParts extends RecoveryParts {
+  readonly cluster: (site: string) => Promise<Cluster>;
+  readonly clock: Clock;
+}
+
+/** A place whose database lives in the volume of a StatefulSet. */
+export type DatabaseInVolume = DatabasePlace & { readonly volume: WorkloadConfig };
+
+export function isInVolume(place: DatabasePlace): place is DatabaseInVolume {
+  return place.volume !== undefined;
+}
+
+/**
+ * Databases in volumes of StatefulSets. A Job of dr lays the data directory and its WAL out; the stock server of the StatefulSet recovers with `cp`,
+ * stops at the target and stays read-only: only then it is looked at whether it is there, by SQL. What a run has done is written on the
+ * StatefulSet, so that any dr can go on.
+ */
+export class VolumeDatabases {
+  readonly #parts: VolumeParts;
+
+  constructor(parts: VolumeParts) {
+    this.#parts = parts;
+  }
+
+  async state(place: DatabaseInVolume, signal: AbortSignal): Promise<DatabaseState> {
+    const cluster = await this.#parts.cluster(place.site);
+    const object = await find(cluster, workloadRef(place.volume), signal);
+    const mark = object && markOf(object);
+    if (object === undefined) return { state: 'empty' };
+    if (mark === undefined) {
+      if (wantedOf(object) === 0) return { state: 'empty' };
+      const what = `${showRef(workloadRef(place.volume))} runs, and no run of dr has filled its volume`;
+      return { state: 'foreign', detail: what };
+    }
+    const { run: runId, state, recovered, timeline } = mark;
+    if (recovered === undefined) return { state: 'partial', runId };
+    if (state === 'promoted' || (state === 'promoting' && runId !== place.runId))
+      return { state: 'promoted', runId, recovered, timeline: timeline ?? recovered.timeline + 1 };
+    return { state: 'recovered', runId, recovered };
+  }
+
+  async restore(
+    place: DatabaseInVolume,
+    point: ResourcePoint,
+    at: RecoveryTarget,
+    onProgress: OnProgress,
+    signal: AbortSignal,
+  ): Promise<RecoveredDatabase> {
+    const cluster = await this.#parts.cluster(place.site);
+    const object = await this.#awaitObject(cluster, place, onProgress, signal);
+    const present = markOf(object);
+    const isOurs = present?.run === place.runId && present.backup === point.backupId && present.vault === point.vault;
+    if (!isOurs) await this.#requireIdle(cluster, place, object, signal);
+    const chosen = await this.#chosen({ vault: point.vault, backup: point.backupId, at }, place, signal);
+    const begin: VolumeMark = isOurs
+      ? present
+      : { run: place.runId, vault: point.vault, backup: point.backupId, at, state: 'filling' };
+    if (begin.state === 'filling') {
+      await this.#mark(cluster, place, begin, signal);
+      await this.#fill(cluster, place, begin, volumePlace(place.volume, object, place.directory), onProgress, signal);
+      await this.#mark(cluster, place, { ...begin, state: 'filled' }, signal);
+    }
+    await this.#setCount(cluster, place, 1, signal);
+    const replay = new Replay(chosen, this.#parts);
+    const look = await this.#awaitTarget(cluster, place, replay, onProgress, signal);
+    const { lastCommitAtMs } = look;
+    const recovered: RecoveredDatabase = {
+      where: printableUrl(this.url(place)),
+      replayedTo: formatLsn(look.lsn),
+      timeline: chosen.plan.timeline,
+      ...(lastCommitAtMs === undefined ? {} : { lastCommitAtMs }),
+      recoveredToMs:
+        at.kind === 'lsn' ? (lastCommitAtMs ?? Date.parse(chosen.manifest.recoveryPoint)) : momentOf(chosen, at),
+      bytes: point.bytes,
+    };
+    await this.#mark(cluster, place, { ...begin, state: 'recovered', recovered }, signal);
+    return recovered;
+  }
+
+  async promote(place: DatabaseInVolume, signal: AbortSignal): Promise<{ timeline: number }> {
+    const cluster = await this.#parts.cluster(place.site);
+    const mark = markOf(await cluster.get(workloadRef(place.volume), signal));
+    if (mark?.run !== place.runId || mark.recovered === undefined) {
+      throw new DrError('refused', `this run has not recovered ${place.name} in its volume`, {
+        where: showRef(workloadRef(place.volume)),
+        next: 'Begin anew with --new.',
+      });
+    }
+    if (mark.state === 'recovered') await this.#mark(cluster, place, { ...mark, state: 'promoting' }, signal);
+    const { timeline } = await promoteServer(this.url(place), this.#parts.clock, signal);
+    await this.#mark(cluster, place, { ...mark, state: 'promoted', timeline }, signal);
+    return { timeline };
+  }
+
+  /** How clients of the site reach it: through the Service of the StatefulSet. */
+  url({ name, site }: DatabasePlace): string {
+    const url = this.#parts.config.databases[name]?.recover[site]?.url;
+    if (url !== undefined) return url;
+    throw new DrError('internal', `database ${name} has no place at ${site}`);
+  }
+
+  async #chosen(mark: Pick<VolumeMark, 'vault' | 'backup' | 'at'>, { name }: DatabasePlace, signal: AbortSignal) {
+    return await recoveryPointOf(this.#parts.stores, { resource: name, backupId: mark.backup, ...mark }, signal);
+  }
+
+  /** The StatefulSet; one that comes with a configuration is waited for. */
+  async #awaitObject(
+    cluster: Cluster,
+    place: DatabaseInVolume,
+    onProgress: OnProgress,
+    signal: AbortSignal,
+  ): Promise<ClusterObject> {
+    const { clock } = this.#parts;
+    const begun = clock.now();
+    for (;;) {
+      const object = await find(cluster, workloadRef(place.volume), signal);
+      if (object) return object;
+      if (clock.now() - begun > COMES_WITHIN_MS) return await cluster.get(workloadRef(place.volume), signal);
+      const detail = `${showRef(workloadRef(place.volume))} is not there yet`;
+      onProgress({ task: 'wait', done: (clock.now() - begun) / 1000, total: 0, unit: 'seconds', detail });
+      await clock.sleep(LOOK_EVERY_MS, signal);
+    }
+  }
+
+  /** A volume that a server uses is never written to. */
+  async #requireIdle(
+    cluster: Cluster,
+    place: DatabaseInVolume,
+    object: ClusterObject,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const shown = showRef(workloadRef(place.volume));
+    const pods = await podsOf(cluster, object, signal);
+    if (wantedOf(object) === 0 && pods.length === 0) return;
+    throw new DrError('refused', `${shown} runs: nothing is restored into a volume that a server uses`, {
+      where: `wants ${wantedOf(object)}; pods: ${describePods(pods) || 'none'}`,
+      next: `If nothing in it is needed: kubectl scale --replicas=0 ${shown.split(' ')[0]?.toLowerCase()}/${place.volume.name} -n ${place.volume.namespace}, delete its claim, and run the same command again.`,
+    });
+  }
+
+  /** Fills the volume by a Job; one that this run has begun goes on. */
+  async #fill(
+    cluster: Cluster,
+    place: DatabaseInVolume,
+    mark: VolumeMark,
+    volume: VolumePlace,
+    onProgress: OnProgress,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { clock } = this.#parts;
+    const { restore, namespace } = place.volume;
+    if (restore === undefined) throw new DrError('internal', `${place.volume.entry} has no "restore"`);
+    if (volume.template !== undefined) await this.#ensureClaim(cluster, place, volume, signal);
+    const name = jobName(place.runId, place.name);
+    const ref = { apiVersion: 'batch/v1', kind: 'Job', namespace, name };
+    const at =
+      mark.at.kind === 'time' ? new Date(mark.at.atMs).toISOString() : mark.at.kind === 'lsn' ? mark.at.lsn : 'latest';
+    const { directory } = place;
+    const args = [
+      '--to',
+      directory,
+      '--wal-to',
+      posix.join(directory, 'dr_archive'),
+      '--vault',
+      mark.vault,
+      '--backup',
+      mark.backup,
+      '--at',
+      at,
+    ];
+    const job = volumeJob({
+      name,
+      runId: place.runId,
+      database: place.name,
+      site: place.site,
+      place: volume,
+      restore,
+      args,
+    });
+    const known = await find(cluster, ref, signal);
+    // One that failed is begun anew; what it left in the volume is gone on with.
+    if (known && (await lookAtJob(cluster, ref, signal)).phase === 'failed') {
+      await cluster.delete(ref, { propagation: 'Foreground', uid: known.metadata.uid }, signal);
+      while (await find(cluster, ref, signal)) await clock.sleep(LOOK_EVERY_MS, signal);
+    }
+    if ((await find(cluster, ref, signal)) === undefined) await cluster.create(job, {}, signal);
+    const begun = clock.now();
+    for (;;) {
+      const { phase, reason, message, pod } = await lookAtJob(cluster, ref, signal);
+      if (phase === 'succeeded') return;
+      if (phase === 'failed') {
+        throw new DrError(
+          'local',
+          `the Job that fills the volume of ${place.name} failed: ${reason ?? 'no reason is known'}`,
+          {
+            where: `Job ${namespace}/${name}${message ? `: ${message.trim().slice(-600)}` : ''}`,
+            next: `Read its log (kubectl logs -n ${namespace} job/${name}), mend that, and run the same command again.`,
+            retryable: true,
+          },
+        );
+      }
+      const detail = `Job ${name}: ${phase}${reason ? ` (${reason})` : pod ? ` as ${pod}` : ''}`;
+      onProgress({
+        task: `fill the volume of ${place.name}`,
+        done: (clock.now() - begun) / 1000,
+        total: 0,
+        unit: 'seconds',
+        detail,
+      });
+      await clock.sleep(LOOK_EVERY_MS, signal);
+    }
+  }
+
+  async #ensureClaim(
+    cluster: Cluster,
+    place: DatabaseInVolume,
+    volume: VolumePlace,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const ref = { apiVersion: 'v1', kind: 'PersistentVolumeClaim', namespace: volume.namespace, name: volume.claim };
+    if (await find(cluster, ref, signal)) return;
+    const object = await cluster.get(workloadRef(place.volume), signal);
+    await cluster.create(claimObject(object, volume), {}, signal);
+  }
+
+  /** Waits until the server has proven that it stands at the target; says how it stands. */
+  async #awaitTarget(
+    cluster: Cluster,
+    place: DatabaseInVolume,
+    replay: Replay,
+    onProgress: OnProgress,
+    signal: AbortSignal,
+  ): Promise<ServerLook> {
+    const { clock } = this.#parts;
+    for (;;) {
+      const look = await lookAtServer(this.url(place), signal).catch((error: unknown) => {
+        if (signal.aborted || isAbort(error)) throw error;
+        return messageOf(error);
+      });
+      if (typeof look !== 'string') {
+        replay.requireOurs(look, place);
+        const verdict = await replay.judge(look, clock.now(), signal);
+        if (verdict === 'reached') return look;
+        if (verdict === 'at-end') {
+          // At the end of the archive without having met the target, which lies in its covered time: nothing more is to be replayed.
+          await forgetTarget(this.url(place), signal);
+          await this.#restart(cluster, place, onProgress, signal);
+        } else onProgress(replay.progress(look, place.name));
+      } else {
+        const object = await cluster.get(workloadRef(place.volume), signal);
+        const pods = await podsOf(cluster, object, signal);
+        this.#requireHope(place, pods);
+        const detail = pods.length === 0 ? 'its pod is not there yet' : `${describePods(pods)}; ${look}`;
+        onProgress({ task: `replay ${place.name}`, done: 0, total: 0, unit: 'bytes', detail });
+      }
+      await clock.sleep(LOOK_EVERY_MS, signal);
+    }
+  }
+
+  /** A server that ends again and again will not come up by waiting. */
+  #requireHope(place: DatabaseInVolume, pods: readonly ClusterObject[]): void {
+    for (const pod of pods) {
+      const statuses = (pod['status'] as { containerStatuses?: ReadonlyArray<{ restartCount?: number }> } | undefined)
+        ?.containerStatuses;
+      const restarts = Math.max(0, ...(statuses ?? []).map(({ restartCount }) => restartCount ?? 0));
+      if (restarts < RESTARTS_MAX) continue;
+      throw new DrError(
+        'check-failed',
+        `the server of ${place.name} ends again and again: ${troubleOf(pod) ?? `${restarts} restarts`}`,
+        {
+          where: `Pod ${place.volume.namespace}/${pod.metadata.name}`,
+          next: `Read its log (kubectl logs -n ${place.volume.namespace} ${pod.metadata.name} --previous): a setting that is lower than at the original, a library that the image lacks. Settings go under recover.${place.site}.parameters.`,
+        },
+      );
+    }
+  }
+
+  async #restart(
+    cluster: Cluster,
+    place: DatabaseInVolume,
+    onProgress: OnProgress,
+    signal: AbortSignal,
+  ): Promise<void> {
+    await this.#setCount(cluster, place, 0, signal);
+    for (;;) {
+      const pods = await podsOf(cluster, await cluster.get(workloadRef(place.volume), signal), signal);
+      if (pods.length === 0) break;
+      onProgress({ task: `restart ${place.name}`, done: 0, total: 0, unit: 'seconds', detail: describePods(pods) });
+      await this.#parts.clock.sleep(LOOK_EVERY_MS, signal);
+    }
+    await this.#setCount(cluster, place, 1, signal);
+  }
+
+  async #setCount(
+    cluster: Cluster,
+    { volume }: DatabaseInVolume,
+    replicas: number,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const ref = workloadRef(volume);
+    if (wantedOf(await cluster.get(ref, signal)) === replicas) return;
+    // It does not wait for its activation any more.
+    const annotations = { 'dr.io/replicas': null };
+    await cluster.merge(ref, { spec: { replicas }, metadata: { annotations } }, {}, signal);
+  }
+
+  async #mark(cluster: Cluster, { volume }: DatabaseInVolume, mark: VolumeMark, signal: AbortSignal): Promise<void> {
+    const annotations = { [restoredAnnotation]: JSON.stringify(mark) };
+    await cluster.merge(workloadRef(volume), { metadata: { annotations } }, {}, signal);
+  }
+}

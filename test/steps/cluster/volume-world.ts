@@ -1,0 +1,283 @@
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { closeSync, openSync, readFileSync } from 'node:fs';
+import { chmod, mkdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { generateX25519Identity, identityToRecipient } from 'age-encryption';
+import { systemClock } from '../../../src/base/clock.ts';
+import { silentLog } from '../../../src/base/log.ts';
+import type { ClusterObject } from '../../../src/cluster/contract.ts';
+import { MemoryCluster } from '../../../src/cluster/memory/cluster.ts';
+import { MemoryObjects } from '../../../src/cluster/memory/objects.ts';
+import { parseConfig } from '../../../src/config/load.ts';
+import type { Config } from '../../../src/config/types.ts';
+import { parseLsn } from '../../../src/postgres/lsn.ts';
+import { withVolumes } from '../../../src/steps/cluster/volume-port.ts';
+import type { DatabasePlace } from '../../../src/steps/ports.ts';
+import { openRecovery } from '../../../src/steps/recovery-port.ts';
+import { FileStore } from '../../../src/vault/file-store.ts';
+import { KeyRing } from '../../../src/vault/keys.ts';
+import { SealPool } from '../../../src/vault/seal-pool.ts';
+import { Controllers } from '../../harness/kubernetes/controllers.ts';
+import { serverUser } from '../../harness/npm-postgres.ts';
+import { freePort, own, startPostgres, type TestPostgres } from '../../harness/postgres.ts';
+import { startNode, type TestProcess } from '../../harness/process.ts';
+import { tempDir } from '../../harness/temp.ts';
+
+/**
+ * A cluster whose pods really run, as far as a database in a volume needs them: the Job is `dr restore` as a process, with the arguments and
+ * variables of its pod; the pod of the StatefulSet is a stock PostgreSQL over the same directory. The volume is a folder of this machine.
+ */
+export class VolumeWorld {
+  readonly root: string;
+  readonly config: Config;
+  readonly source: TestPostgres;
+  readonly objects = new MemoryObjects();
+  readonly controllers: Controllers;
+  /** Arguments of every Job that ran. */
+  readonly jobs: string[][] = [];
+  /** More variables for the next Job. */
+  jobEnvironment: Record<string, string> = {};
+  /** The Jobs wait until this resolves. */
+  hold: Promise<void> | undefined;
+  readonly #identity: string;
+  readonly #pool = new SealPool(1);
+  #archiver: TestProcess | undefined;
+  #server: ChildProcess | undefined;
+  #busy = false;
+  #due = false;
+
+  private constructor(root: string, config: Config, source: TestPostgres, identity: string) {
+    this.root = root;
+    this.config = config;
+    this.source = source;
+    this.#identity = identity;
+    this.objects.create({ apiVersion: 'v1', kind: 'Namespace', metadata: { name: 'shop' } }, undefined);
+    this.controllers = new Controllers(this.objects);
+    for (const table of ['batch/jobs', '/pods']) {
+      this.objects.history.watch(table, this.objects.history.revision, {
+        onChange: () => setImmediate(() => void this.#kubelet()),
+        onBookmark: () => {},
+      });
+    }
+  }
+
+  static async create(): Promise<VolumeWorld> {
+    const root = await tempDir('volume');
+    await chmod(root, 0o755);
+    const source = await startPostgres({ version: 17 });
+    await source.sql('create table orders as select i from generate_series(1, 5000) i');
+    const identity = await generateX25519Identity();
+    const recipient = await identityToRecipient(identity);
+    const port = await freePort();
+    await writeFile(join(root, 'identity.txt'), `${identity}\n`, { mode: 0o600 });
+    const text = configText(root, source.url, recipient, port);
+    await writeFile(join(root, 'dr.yaml'), text);
+    const { config } = parseConfig(text, join(root, 'dr.yaml'), {});
+    const world = new VolumeWorld(root, config, source, identity);
+    for (const folder of ['pv', 'uploads']) await mkdir(join(root, folder));
+    await world.#backUp(recipient);
+    return world;
+  }
+
+  readonly place = (runId = 'run-1'): DatabasePlace => ({
+    name: 'orders',
+    runId,
+    directory: this.dataDirectory,
+    isolated: false,
+    site: 'west',
+    volume: this.config.workloads['orders-db'],
+  });
+
+  get dataDirectory(): string {
+    return join(this.root, 'pv/pgdata');
+  }
+
+  /** The port that runbooks use, as one process has it. */
+  recovery() {
+    const stores = ['west', 'east'].map(
+      (name) => new FileStore({ name, region: `region-${name}`, root: join(this.root, `vault-${name}`) }),
+    );
+    const parts = {
+      config: this.config,
+      stores,
+      keyRing: new KeyRing([this.#identity]),
+      pool: this.#pool,
+      searchPath: [],
+      log: silentLog,
+    };
+    const cluster = async () => new MemoryCluster({ objects: this.objects });
+    return withVolumes(openRecovery(parts), { ...parts, cluster, clock: systemClock });
+  }
+
+  /** The StatefulSet as a restored configuration leaves it. */
+  createStatefulSet(changes: Record<string, unknown> = {}): void {
+    const labels = { app: 'orders-db' };
+    const object: ClusterObject = {
+      apiVersion: 'apps/v1',
+      kind: 'StatefulSet',
+      metadata: { name: 'orders-db', namespace: 'shop', annotations: { 'dr.io/replicas': '1' } },
+      spec: {
+        replicas: 0,
+        selector: { matchLabels: labels },
+        template: {
+          metadata: { labels },
+          spec: {
+            securityContext: { runAsUser: 999, fsGroup: 999 },
+            containers: [
+              {
+                name: 'postgres',
+                image: 'postgres:17',
+                env: [{ name: 'PGDATA', value: this.dataDirectory }],
+                volumeMounts: [{ name: 'data', mountPath: join(this.root, 'pv') }],
+              },
+            ],
+          },
+        },
+        volumeClaimTemplates: [{ metadata: { name: 'data' }, spec: { resources: { requests: { storage: '10Gi' } } } }],
+        ...changes,
+      },
+    };
+    this.objects.create(object, undefined, { manager: 'kubectl-create' });
+  }
+
+  object(kind: string): ClusterObject | undefined {
+    return this.objects.all().find((each) => each.kind === kind);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.controllers.isAlive = false;
+    await this.#stopServer();
+    await this.#archiver?.kill9();
+    await this.source.stop('immediate');
+    await this.#pool.close();
+  }
+
+  serverLog(): string {
+    return readFileSync(join(this.root, 'server.log'), 'utf8');
+  }
+
+  async #backUp(recipient: string): Promise<void> {
+    const { root, source } = this;
+    const enrolled = await this.#dr('backup', 'uploads').ended;
+    if (enrolled.code !== 0) throw new Error(enrolled.stderr);
+    const vaults = ['east', 'west'].map((name) => join(root, `vault-${name}`));
+    this.#archiver = startNode('test/runbook/archiver-child.ts', [source.replicationUrl, recipient, ...vaults]);
+    await this.#archiver.waitFor(/streaming/);
+    const taken = await this.#dr('backup', 'orders').ended;
+    if (taken.code !== 0) throw new Error(taken.stderr);
+    await source.sql('insert into orders select generate_series(5001, 6000)');
+    const [position] = await source.sql<{ lsn: string }>('select pg_current_wal_flush_lsn()::text as lsn');
+    const wanted = parseLsn(position?.lsn ?? '') ?? 0n;
+    while ((parseLsn(this.#heartbeat().lsn) ?? 0n) < wanted) await pause(50);
+  }
+
+  /** The archive's last sign of life. */
+  #heartbeat(): { lsn: string } {
+    try {
+      return JSON.parse(readFileSync(join(this.root, 'vault-west/heartbeats/orders.json'), 'utf8'));
+    } catch {
+      return { lsn: '' };
+    }
+  }
+
+  #dr(...args: string[]): TestProcess {
+    const { root } = this;
+    const variables = { DR_CONFIG: join(root, 'dr.yaml'), DR_IDENTITY_FILE: join(root, 'identity.txt') };
+    return startNode('src/main.ts', args, { env: { ...process.env, ...variables, ...this.jobEnvironment } });
+  }
+
+  async #kubelet(): Promise<void> {
+    this.#due = true;
+    if (this.#busy) return;
+    this.#busy = true;
+    while (this.#due) {
+      this.#due = false;
+      await this.#sync();
+    }
+    this.#busy = false;
+  }
+
+  async #sync(): Promise<void> {
+    const cluster = new MemoryCluster({ objects: this.objects });
+    for (const job of this.objects.all().filter(({ kind, status }) => kind === 'Job' && status === undefined)) {
+      const { containers } = (
+        job['spec'] as {
+          template: { spec: { containers: Array<{ args: string[]; env: Array<{ name: string; value: string }> }> } };
+        }
+      ).template.spec;
+      const { args = [], env = [] } = containers[0] ?? {};
+      const site = env.find(({ name }) => name === 'DR_SITE')?.value ?? '';
+      await this.hold;
+      this.jobs.push(args);
+      const { code, stderr } = await this.#dr('--site', site, ...args).ended;
+      const { name, namespace, uid = '' } = job.metadata;
+      const type = code === 0 ? 'Complete' : 'Failed';
+      const pod = { apiVersion: 'v1', kind: 'Pod', namespace, name: `${name}-pod` };
+      const ownerReferences = [{ apiVersion: 'batch/v1', kind: 'Job', name, uid, controller: true }];
+      const metadata = { name: pod.name, namespace: 'shop', labels: { 'job-name': name }, ownerReferences };
+      await cluster.create({ apiVersion: 'v1', kind: 'Pod', metadata, spec: {} });
+      const terminated = { exitCode: code, reason: code === 0 ? 'Completed' : 'Error', message: stderr };
+      cluster.setStatus(pod, {
+        phase: code === 0 ? 'Succeeded' : 'Failed',
+        containerStatuses: [{ state: { terminated } }],
+      });
+      cluster.setStatus({ ...job, name, namespace }, { conditions: [{ type, status: 'True' }] });
+    }
+    const wanted = this.objects.all().some(({ kind, metadata }) => kind === 'Pod' && metadata.name === 'orders-db-0');
+    if (wanted && this.#server === undefined) this.#startServer();
+    if (!wanted) await this.#stopServer();
+  }
+
+  /** As the stock image does it: its files belong to the server's user, and nothing but `postgres` is started. */
+  #startServer(): void {
+    if (serverUser) execFileSync('chown', ['-R', `${serverUser.uid}:${serverUser.gid}`, this.dataDirectory]);
+    own(join(this.root, 'pv'));
+    const log = openSync(join(this.root, 'server.log'), 'a');
+    const sockets = join(this.root, 'pv');
+    const args = ['-D', this.dataDirectory, '-c', 'listen_addresses=127.0.0.1', '-k', sockets];
+    this.#server = spawn(join(this.source.bin, 'postgres'), args, {
+      ...serverUser,
+      cwd: '/',
+      stdio: ['ignore', log, log],
+    });
+    closeSync(log);
+  }
+
+  async #stopServer(): Promise<void> {
+    const server = this.#server;
+    this.#server = undefined;
+    if (server === undefined || server.exitCode !== null) return;
+    const ended = once(server, 'exit');
+    server.kill('SIGINT');
+    await ended;
+  }
+}
+
+async function pause(ms: number): Promise<void> {
+  await new Promise((resolve) => setTimeout(resolve, ms));
+}
+
+function configText(root: string, url: string, recipient: string, port: number): string {
+  return `version: 1
+objectives: { rto: 1h, rpo: 15m }
+vaults:
+  east: { region: region-east, url: "file://${root}/vault-east" }
+  west: { region: region-west, url: "file://${root}/vault-west" }
+sites:
+  east: { region: region-east, vault: east }
+  west: { region: region-west, vault: west, cluster: { context: west } }
+active: east
+encryption: { recipients: ["${recipient}"] }
+databases:
+  orders:
+    url: "${url}"
+    recover:
+      west: { dataDirectory: ${root}/pv/pgdata, port: ${port}, url: "postgresql://postgres@127.0.0.1:${port}/postgres" }
+data:
+  uploads: { path: ${root}/uploads, allowEmpty: true }
+workloads:
+  orders-db: { kind: StatefulSet, namespace: shop, database: orders, sites: [west], restore: { image: "dr:test", identity: dr-identity, environment: dr-env } }
+scratch: ${root}/scratch
+`;
+}

@@ -1,0 +1,172 @@
+import { existsSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { queryRows } from '../../../src/postgres/query.ts';
+import type { ResourcePoint } from '../../../src/steps/ports.ts';
+import { VolumeWorld } from './volume-world.ts';
+
+let world: VolumeWorld;
+let point: ResourcePoint;
+// What does not come to its end is told where it stands.
+const signal = AbortSignal.timeout(100_000);
+const latest = { kind: 'latest' } as const;
+const nothing = () => {};
+
+beforeAll(async () => {
+  world = await VolumeWorld.create();
+  point = await world.recovery().assess({ name: 'orders', kind: 'database' }, latest, signal);
+}, 60_000);
+afterAll(async () => {
+  await world[Symbol.asyncDispose]();
+});
+
+beforeEach(async () => {
+  for (const kind of ['StatefulSet', 'Job', 'PersistentVolumeClaim', 'Pod']) {
+    for (const { apiVersion, metadata } of world.objects.all().filter((each) => each.kind === kind)) {
+      if (world.objects.all().some(({ metadata: { uid } }) => uid === metadata.uid))
+        world.objects.delete(world.objects.typeOf({ apiVersion, kind }), metadata.namespace, metadata.name);
+    }
+  }
+  await world.controllers.settled();
+  while (existsSync(join(world.dataDirectory, 'postmaster.pid')))
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  await rm(world.dataDirectory, { recursive: true, force: true });
+  world.jobs.length = 0;
+  world.jobEnvironment = {};
+});
+
+const rows = async () => (await queryRows(world.recovery() && url(), 'select count(*)::int from orders'))[0]?.[0];
+const url = () => world.config.databases['orders']?.recover['west']?.url ?? '';
+
+describe('a database in the volume of a StatefulSet', () => {
+  it('is restored by a Job, recovered by the stock server with cp alone, checked by SQL, and promoted', async () => {
+    world.createStatefulSet();
+    const recovery = world.recovery();
+    const place = world.place();
+    expect(await recovery.databaseState(place, signal)).toEqual({ state: 'empty' });
+    expect((await recovery.preflight(place, point, signal)).filter(({ ok }) => !ok)).toEqual([]);
+    const recovered = await recovery.restoreDatabase(place, point, latest, nothing, signal);
+    expect(recovered).toMatchObject({ timeline: 1, where: expect.stringContaining('127.0.0.1') });
+    expect(await recovery.databaseState(place, signal)).toMatchObject({ state: 'recovered', runId: 'run-1' });
+    expect(await rows()).toBe(6000);
+    await expect(queryRows(url(), 'create table nope ()')).rejects.toThrow(/read-only|recovery/);
+    const checks = await recovery.checkDatabase(place, ['select count(*) = 6000 from orders'], signal);
+    expect(checks.filter(({ ok }) => !ok)).toEqual([]);
+
+    const job = world.object('Job');
+    expect(world.jobs).toEqual([
+      expect.arrayContaining(['restore', 'orders', '--wal-to', join(world.dataDirectory, 'dr_archive')]),
+    ]);
+    expect(job).toMatchObject({
+      spec: {
+        template: {
+          spec: {
+            securityContext: {
+              runAsNonRoot: true,
+              runAsUser: 999,
+              fsGroup: 999,
+              seccompProfile: { type: 'RuntimeDefault' },
+            },
+            containers: [
+              { image: 'dr:test', securityContext: { readOnlyRootFilesystem: true, capabilities: { drop: ['ALL'] } } },
+            ],
+            volumes: expect.arrayContaining([
+              { name: 'data', persistentVolumeClaim: { claimName: 'data-orders-db-0' } },
+            ]),
+          },
+        },
+      },
+    });
+    expect(world.object('PersistentVolumeClaim')).toMatchObject({
+      metadata: { name: 'data-orders-db-0', labels: { app: 'orders-db' } },
+      spec: { resources: { requests: { storage: '10Gi' } } },
+    });
+
+    expect(await recovery.promoteDatabase(place, signal)).toEqual({ timeline: 2 });
+    expect(await recovery.promoteDatabase(place, signal)).toEqual({ timeline: 2 });
+    await queryRows(url(), 'insert into orders values (6001)');
+    expect(existsSync(join(world.dataDirectory, 'dr_archive'))).toBe(false);
+    expect(await queryRows(url(), 'select current_setting($$restore_command$$)')).toEqual(
+      [['']].map(() => [expect.any(String)]),
+    );
+    const [left] = await queryRows(
+      url(),
+      `select count(*)::int from pg_file_settings where name like 'recovery%' or name = 'restore_command'`,
+    );
+    expect(left).toEqual([0]);
+    expect(await recovery.openDatabase(place, signal)).toEqual([]);
+    expect(await recovery.reserveWal(place, 'dr_orders', signal)).toMatchObject({ created: true });
+    expect(await recovery.databaseState(place, signal)).toMatchObject({ state: 'promoted', timeline: 2 });
+    await expect(recovery.catchUp(place, nothing, signal)).rejects.toMatchObject({ kind: 'refused' });
+  });
+
+  it('goes on after a kill at any point: no second Job, no second restore', async () => {
+    world.createStatefulSet();
+    const place = world.place('run-2');
+    let release = () => {};
+    world.hold = new Promise((resolve) => {
+      release = resolve;
+    });
+    // Killed while the Job waits, and again while the server replays.
+    for (const moment of [/^fill the volume/, /^replay/]) {
+      const stop = new AbortController();
+      const progress = ({ task }: { task: string }) => {
+        if (moment.test(task)) stop.abort(new Error('killed'));
+      };
+      const work = world.recovery().restoreDatabase(place, point, latest, progress, stop.signal);
+      await expect(work, String(moment)).rejects.toThrow();
+      release();
+    }
+    world.hold = undefined;
+    await world.recovery().restoreDatabase(place, point, latest, nothing, signal);
+    expect(world.jobs).toHaveLength(1);
+    expect(await rows()).toBe(6000);
+  });
+
+  it('says why the Job failed, and makes it anew when it is asked again', async () => {
+    world.createStatefulSet();
+    const place = world.place('run-3');
+    world.jobEnvironment = { DR_IDENTITY_FILE: join(world.root, 'none.txt') };
+    await expect(world.recovery().restoreDatabase(place, point, latest, nothing, signal)).rejects.toMatchObject({
+      kind: 'local',
+      where: expect.stringContaining('none.txt'),
+      retryable: true,
+    });
+    world.jobEnvironment = {};
+    await world.recovery().restoreDatabase(place, point, latest, nothing, signal);
+    expect(world.jobs).toHaveLength(2);
+  });
+
+  it('is reached at a moment after its last commit, which only the archive can prove', async () => {
+    world.createStatefulSet();
+    const place = world.place('run-4');
+    const at = { kind: 'time', atMs: point.recoveryPointMs - 1 } as const;
+    const recovered = await world.recovery().restoreDatabase(place, point, at, nothing, signal);
+    expect(recovered.recoveredToMs).toBe(at.atMs);
+    expect(await rows()).toBe(6000);
+    expect(await world.recovery().promoteDatabase(place, signal)).toEqual({ timeline: 2 });
+  });
+
+  it('is never written over while its server runs', async () => {
+    world.createStatefulSet({ replicas: 1 });
+    await world.controllers.settled();
+    await expect(
+      world.recovery().restoreDatabase(world.place('run-5'), point, latest, nothing, signal),
+    ).rejects.toMatchObject({
+      kind: 'refused',
+      message: expect.stringContaining('nothing is restored into a volume that a server uses'),
+    });
+    expect(await world.recovery().databaseState(world.place('run-5'), signal)).toMatchObject({ state: 'foreign' });
+    expect(world.jobs).toEqual([]);
+  });
+
+  it('is examined before: version, size, mount', async () => {
+    world.createStatefulSet({
+      volumeClaimTemplates: [{ metadata: { name: 'data' }, spec: { resources: { requests: { storage: '1Mi' } } } }],
+    });
+    const findings = await world.recovery().preflight(world.place(), point, signal);
+    expect(findings.map(({ ok }) => ok)).toEqual([true, false]);
+    expect(findings[1]?.what).toContain('has 1Mi');
+  });
+});
