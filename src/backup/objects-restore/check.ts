@@ -3,11 +3,13 @@ import { DrError } from '../../base/errors.ts';
 import { bad, doubtful, type Finding } from '../../base/finding.ts';
 import type { Cluster, ClusterObject, ObjectRef, TypeRef } from '../../cluster/contract.ts';
 import { refOf, showRef } from '../../cluster/contract.ts';
-import type { ClusterSummary } from '../objects/layout.ts';
+import { replicasAnnotation } from '../../cluster/parked.ts';
 import { inner, records, text, wordsOf } from './draft.ts';
 import type { Item, RestorePlan, RestoreWishes } from './plan.ts';
 import { quotaFindings } from './quota-check.ts';
+import type { BackedObjects } from './read.ts';
 import { type Reference, referencesOf } from './references.ts';
+import type { Renames } from './rename.ts';
 
 /** Objects asked for at once. */
 const ASKS_IN_FLIGHT = 8;
@@ -32,7 +34,7 @@ const defaultClass = 'storageclass.kubernetes.io/is-default-class';
 export async function checkRestore(
   cluster: Cluster,
   plan: RestorePlan,
-  summary: ClusterSummary,
+  { objects, summary }: BackedObjects,
   wishes: RestoreWishes,
   signal: AbortSignal,
 ): Promise<Finding[]> {
@@ -46,7 +48,7 @@ export async function checkRestore(
         error.next ?? 'Give dr the right to list them.',
       ),
     ),
-    ...(await missingReferences(cluster, plan, signal)),
+    ...(await missingReferences(cluster, plan, inBackup(objects, wishes.namespaces), signal)),
     ...(await quotaFindings(cluster, plan, signal)),
     ...(wishes.scaleToZero ? activationFindings(plan.items) : []),
     ...mentionFindings(plan.mentions),
@@ -54,7 +56,12 @@ export async function checkRestore(
 }
 
 /** What restored objects need by name, and nobody gives: neither the backup nor the cluster. */
-async function missingReferences(cluster: Cluster, plan: RestorePlan, signal: AbortSignal): Promise<Finding[]> {
+async function missingReferences(
+  cluster: Cluster,
+  plan: RestorePlan,
+  backed: ReadonlyMap<string, string>,
+  signal: AbortSignal,
+): Promise<Finding[]> {
   const coming = new Set(
     plan.items.map(({ object }) => idOf(object.kind, object.metadata.namespace, object.metadata.name)),
   );
@@ -89,13 +96,26 @@ async function missingReferences(cluster: Cluster, plan: RestorePlan, signal: Ab
     }
     if (await isThere(cluster, { apiVersion: apiVersions[kind], kind, namespace, name }, signal)) return;
     const what = `${isPullSecret ? 'pull secret' : kind} ${namespace === undefined ? '' : `${namespace}/`}${name}`;
+    const unchosen = backed.get(idOf(kind, namespace, name));
     const next =
-      kind === 'Secret'
-        ? 'Create it there: the backup does not hold it (configuration.NAME.kubernetes.secrets).'
-        : `Create it there, or change what names it${classes.has(kind) ? ' (classes differ between providers)' : ''}.`;
+      unchosen !== undefined
+        ? `The backup has it: add --only "${unchosen}".`
+        : kind === 'Secret'
+          ? 'Create it there: the backup does not hold it (configuration.NAME.kubernetes.secrets).'
+          : `Create it there, or change what names it${classes.has(kind) ? ' (classes differ between providers)' : ''}.`;
     found.push(bad(`${what} is missing: ${users} ${by.length === 1 ? 'needs' : 'need'} it`, next));
   });
   return found.sort((a, b) => a.what.localeCompare(b.what));
+}
+
+/** What a backup has, by how it is called at the target: what `--only` says for it. */
+function inBackup(objects: readonly ClusterObject[], renames: Renames): Map<string, string> {
+  return new Map(
+    objects.map(({ kind, metadata: { namespace, name } }) => {
+      const there = namespace === undefined ? undefined : (renames.get(namespace) ?? namespace);
+      return [idOf(kind, there, name), namespace === undefined ? `${kind}/${name}` : `${kind}/${namespace}/${name}`];
+    }),
+  );
 }
 
 /** True also where it cannot be told: what dr may not read is not called missing. */
@@ -139,7 +159,8 @@ export async function listAll(
 /** What does not wait for activation although the workloads do. */
 function activationFindings(items: readonly Item[]): Finding[] {
   const found: Finding[] = [];
-  const namespaces = new Set(items.map(({ object }) => object.metadata.namespace));
+  const waiting = items.filter(({ object }) => wordsOf(object, 'annotations')[replicasAnnotation] !== undefined);
+  const namespaces = new Set(waiting.map(({ object }) => object.metadata.namespace));
   for (const { object } of items) {
     if (!/WebhookConfiguration$/.test(object.kind)) continue;
     for (const webhook of records(object['webhooks'])) {
@@ -147,8 +168,8 @@ function activationFindings(items: readonly Item[]): Finding[] {
       if (!service || webhook['failurePolicy'] === 'Ignore' || !namespaces.has(text(service['namespace']))) continue;
       found.push(
         doubtful(
-          `${showRef(refOf(object))} asks the service ${service['namespace']}/${service['name']}, whose workload waits with 0 replicas: until it is activated, what it judges is refused`,
-          'Activate that workload first.',
+          `${showRef(refOf(object))} asks the service ${service['namespace']}/${service['name']}, and workloads of that namespace wait with 0 replicas: until its own runs, what it judges is refused`,
+          'Activate its workload first.',
         ),
       );
     }

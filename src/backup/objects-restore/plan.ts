@@ -11,7 +11,7 @@ import { park } from './park.ts';
 import type { BackedObjects } from './read.ts';
 import { type Renames, rename } from './rename.ts';
 import { failureOf, type ObjectResult } from './result.ts';
-import { ServedKinds } from './served.ts';
+import { definedKinds, ServedKinds } from './served.ts';
 
 /** What of a backup is restored, and how. */
 export interface RestoreWishes {
@@ -71,7 +71,9 @@ export async function planRestore(
     mentions.push(...mentioned.map((path) => `${showRef(ref)}: ${path}`));
     const answer = await served.of(draft);
     if (answer instanceof DrError) {
-      settled.push({ ref, outcome: 'failed', error: failureOf(answer) });
+      const definition = definitionOf(object, objects);
+      const next = definition && `The backup has it: add --only "CustomResourceDefinition/${definition}".`;
+      settled.push({ ref, outcome: 'failed', error: { ...failureOf(answer), ...(next && { next }) } });
       continue;
     }
     const other = answer !== undefined && answer.apiVersion !== draft.apiVersion ? answer.apiVersion : undefined;
@@ -143,12 +145,21 @@ function choose(objects: readonly ClusterObject[], only: readonly string[]): rea
       next: 'Write Kind/namespace/name, with * for any: "Deployment/shop/*"; kinds without a namespace: "ClusterRole/*".',
     });
   }
-  const chosen = objects.filter((object) => patterns.some(({ matches }) => matches(nameOf(object)) !== undefined));
+  const isMeant = (object: ClusterObject) => patterns.some(({ matches }) => matches(nameOf(object)) !== undefined);
+  const chosen = new Set(objects.filter(isMeant));
   // What lives in a namespace cannot come back without it.
-  const homes = new Set(chosen.map(({ metadata }) => metadata.namespace));
+  const homes = new Set([...chosen].map(({ metadata }) => metadata.namespace));
   const isHome = ({ kind, apiVersion, metadata }: ClusterObject) =>
     kind === 'Namespace' && apiVersion === 'v1' && homes.has(metadata.name);
-  return objects.filter((object) => chosen.includes(object) || isHome(object));
+  return objects.filter((object) => chosen.has(object) || isHome(object));
+}
+
+/** The definition of a kind among the objects of the backup. */
+function definitionOf({ apiVersion, kind }: TypeRef, objects: readonly ClusterObject[]): string | undefined {
+  const isIt = (object: ClusterObject) =>
+    object.kind === 'CustomResourceDefinition' &&
+    definedKinds(object).some((each) => each.kind === kind && each.apiVersions.includes(apiVersion));
+  return objects.find(isIt)?.metadata.name;
 }
 
 function otherVersion({ apiVersion, kind }: TypeRef, other: string, where: string): DrError {

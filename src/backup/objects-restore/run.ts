@@ -52,7 +52,7 @@ export interface RestoreObjectsOptions extends RestoreWishes {
 export async function restoreObjects(backed: BackedObjects, options: RestoreObjectsOptions): Promise<ObjectsResult> {
   const { cluster, signal } = options;
   const plan = await planRestore(cluster, backed, options, signal);
-  const findings = await checkRestore(cluster, plan, backed.summary, options, signal);
+  const findings = await checkRestore(cluster, plan, backed, options, signal);
   const run = new Run(options, plan.items);
   await run.all();
   const images = new Set(plan.items.flatMap(({ object }) => imagesOf(object)));

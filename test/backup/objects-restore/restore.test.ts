@@ -126,7 +126,7 @@ describe('workloads wait with 0 replicas', () => {
     const report = await get(target, 'batch/v1', 'CronJob', 'report', 'shop');
     expect(report).toMatchObject({ spec: { suspend: true }, metadata: { annotations: { 'dr.io/suspend': 'false' } } });
     expect(first.findings.map(({ what }) => what).join('\n')).toMatch(
-      /shop-policy asks the service shop\/orders.*0 replicas/,
+      /shop-policy asks the service shop\/orders.*wait with 0 replicas/,
     );
     expect(outcomes(await restore(backed, target, { scaleToZero: true }))).toEqual({
       unchanged: restoredCount - 1,
@@ -256,6 +256,20 @@ describe('what is missing is named', () => {
     });
     expect(outcomes(result)).toEqual({ created: restoredCount - 2, failed: 1 });
     expect(failureOfAll(result)).toBe('not-found');
+  });
+
+  test('what --only leaves out, and the backup has', async () => {
+    const result = await restore(await backedShop(), new MemoryCluster(), {
+      only: ['Deployment', 'Widget'],
+      namespaces: new Map([['shop', 'shop-dr']]),
+      dryRun: true,
+    });
+    expect(of(result, 'Widget shop-dr/blue')?.error?.next).toContain(
+      '--only "CustomResourceDefinition/widgets.shop.example"',
+    );
+    expect(result.findings.find(({ what }) => what.includes('pull secret shop-dr/registry'))?.next).toContain(
+      '--only "Secret/shop/registry"',
+    );
   });
 
   test('a version that is not served: the served one is offered, and taken when it is wished', async () => {
