@@ -21,11 +21,15 @@ export interface BackupSource {
   readonly keyRing: KeyRing;
 }
 
-/** The files of a backup by path: what its index says, without their content. */
+/** The files of a backup by path: what its index says, without their content. A hard link is the file that it equals. */
 export async function indexOfFiles(source: BackupSource, signal?: AbortSignal): Promise<Map<string, IndexEntry>> {
   const found = new Map<string, IndexEntry>();
   for await (const entry of readIndex(source.store, source.manifest, source.keyRing, signal)) {
     if (entry.type !== 'directory') found.set(entry.path.toString('utf8'), entry);
+  }
+  for (const [path, { type, target, path: bytes }] of found) {
+    const equal = type === 'hardlink' ? found.get(target?.toString('utf8') ?? '') : undefined;
+    if (equal) found.set(path, { ...equal, path: bytes });
   }
   return found;
 }

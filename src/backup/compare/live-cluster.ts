@@ -1,3 +1,4 @@
+import { DrError } from '../../base/errors.ts';
 import type { Cluster } from '../../cluster/contract.ts';
 import type { ObjectsConfig } from '../../config/types.ts';
 import {
@@ -29,9 +30,18 @@ export async function liveCluster(
   renames: Renames = new Map(),
 ): Promise<Side> {
   const contents = new Map<string, Buffer>();
-  await readObjects({ cluster, select, exclude, signal }, async (file) => {
+  const take = async (file: ObjectFile) => {
     const { path, text } = renames.size === 0 ? file : renamed(file, renames);
     contents.set(path, Buffer.from(text));
+  };
+  await readObjects({ cluster, select, exclude, signal }, take).catch((error: unknown) => {
+    if (!(error instanceof DrError) || error.kind !== 'not-found') throw error;
+    const { message, next } = error;
+    throw new DrError('not-found', `nothing of this configuration is there: ${message}`, {
+      where: `${cluster.target}, ${select.namespaces ? `namespaces ${select.namespaces.join(', ')}` : `selector ${select.selector}`}`,
+      ...(next !== undefined && { next }),
+      cause: error,
+    });
   });
   return memorySide({ name: 'live', atMs: nowMs, where: cluster.target }, contents, FILE_MODE);
 }

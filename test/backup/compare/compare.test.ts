@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { chmod, mkdir, rm, symlink, writeFile } from 'node:fs/promises';
+import { chmod, link, mkdir, rm, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { type Comparison, compareSides } from '../../../src/backup/compare/compare.ts';
@@ -43,6 +43,7 @@ describe('a folder', () => {
     await writeFile(join(path, 'large.bin'), randomBytes(9_000_000));
     await writeFile(join(path, 'late.tmp'), 'excluded');
     await symlink('app.conf', join(path, 'current'));
+    await link(join(path, 'conf.d', 'same.conf'), join(path, 'hard.conf'));
     await chmod(join(path, 'conf.d', 'same.conf'), 0o644);
     return { name: 'settings', kind: 'configuration' as const, path, exclude: ['*.tmp'], allowEmpty: false };
   };
@@ -68,6 +69,7 @@ describe('a folder', () => {
       'removed conf.d/gone.conf (text)',
       'changed conf.d/same.conf (same)',
       'changed current (text)',
+      'changed hard.conf (same)',
       'changed large.bin (large)',
       'changed logo.png (binary)',
       'added new.conf (text)',
@@ -126,6 +128,11 @@ describe('objects of a cluster', () => {
     const live = await liveCluster(cluster, source, Date.now(), new AbortController().signal);
     expect(paths(await compareSides(await side(second), live))).toEqual([]);
     expect(bytes).toBe(0);
+  });
+
+  test('a cluster that has nothing of it says which, and what was looked for', async () => {
+    const nothing = liveCluster(new MemoryCluster(), source, Date.now(), new AbortController().signal);
+    await expect(nothing).rejects.toMatchObject({ kind: 'not-found', where: 'cluster in memory, namespaces shop' });
   });
 
   test('who changed it: whoever wrote the fields that differ; of what was taken away, who wrote last', async () => {
