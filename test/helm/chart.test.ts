@@ -4,6 +4,7 @@ import { generateX25519Identity, identityToRecipient } from 'age-encryption';
 import { describe, expect, test } from 'vitest';
 import { parse } from 'yaml';
 import type { ClusterObject } from '../../src/cluster/contract.ts';
+import { jobObject } from '../../src/cluster/job-object.ts';
 import { isJson } from '../../src/cluster/json.ts';
 import { loadConfig } from '../../src/config/load.ts';
 import { helmPrograms } from '../harness/helm/programs.ts';
@@ -265,6 +266,47 @@ describe.skipIf(helm === undefined)('the chart: needs Helm (Linux on x64, or on 
     expect(container).toMatchObject({
       envFrom: [{ secretRef: { name: 'dr-env' } }, { secretRef: { name: 'dr-more' } }],
     });
+  });
+
+  test('Jobs made after the pod of the daemon are as restricted, and under the same network policies', async () => {
+    const rendered = await render(helm, { values: { ...everything, rights: { executor: true, leader: true } } });
+    const { template } = specOf(one(rendered, 'StatefulSet')) as { template: { metadata: object; spec: object } };
+    const metadata = { name: 'dr-0', namespace: 'backup', ...template.metadata };
+    const pod = { apiVersion: 'v1', kind: 'Pod', metadata, spec: template.spec } as ClusterObject;
+    const job = jobObject(pod, {
+      namespace: 'backup',
+      name: 'dr-backup-uploads',
+      labels: {},
+      annotations: {},
+      args: ['backup', 'uploads'],
+      image: undefined,
+      serviceAccount: undefined,
+      env: [],
+      requests: { cpu: '1' },
+      limits: { memory: '1Gi' },
+      nodeSelector: undefined,
+      tolerations: [],
+      claims: [{ claim: 'shop-uploads', path: '/srv/uploads', readOnly: true }],
+      scratch: { path: '/var/lib/dr', sizeLimit: undefined },
+      runAsUser: undefined,
+      runAsGroup: undefined,
+      ttlSeconds: 3600,
+      suspended: false,
+    });
+    expect(schemaFaults(job)).toEqual([]);
+    const made = (job['spec'] as { template: { metadata: { labels: object }; spec: Record<string, unknown> } })
+      .template;
+    expect(podFaults(made.spec)).toEqual([]);
+    const { matchLabels } = (specOf(one(rendered, 'NetworkPolicy', 'dr'))['podSelector'] ?? {}) as {
+      matchLabels: object;
+    };
+    expect(made.metadata.labels).toMatchObject(matchLabels);
+    const daemons = specOf(one(rendered, 'Service'))['selector'] as Record<string, string>;
+    expect(made.metadata.labels).not.toMatchObject(daemons);
+    // The configuration and the identity come along, the daemon's own scratch does not.
+    const mounts = (made.spec['containers'] as Array<{ volumeMounts: Array<{ mountPath: string }> }>)[0]?.volumeMounts;
+    const places = mounts?.map(({ mountPath }) => mountPath);
+    expect(places).toEqual(expect.arrayContaining(['/etc/dr/dr.yaml', '/etc/dr/identity', '/srv/uploads', '/tmp']));
   });
 
   test('the image is what is asked for', async () => {

@@ -78,7 +78,8 @@ class Installed implements AsyncDisposable {
     const [config, kubeconfig] = [join(this.folder, 'dr.yaml'), join(this.folder, 'kubeconfig')];
     await writeFile(config, here);
     await writeFile(kubeconfig, this.server.kubeconfig('dr-token'), { mode: 0o600 });
-    return await startDaemon(main, config, 'east', { KUBECONFIG: kubeconfig });
+    const env = { KUBECONFIG: kubeconfig, DR_POD_NAME: 'dr-0', DR_POD_NAMESPACE: namespace };
+    return await startDaemon(main, config, 'east', env);
   }
 
   backups(vault: 'east' | 'west'): string[] {
@@ -123,6 +124,21 @@ describe.skipIf(helm === undefined)('installed: needs Helm (Linux on x64, or on 
     expect(written).toEqual([]);
     // Not even asked for: Secrets stay out of what dr may read.
     expect(installed.server.calls.filter((call) => /\/secrets/.test(call))).toEqual([]);
+  });
+
+  test('with the rights of a leader it takes the Lease of its site, and leads', async () => {
+    await using installed = await Installed.install({ rights: { leader: true }, replicas: 2 });
+    await using daemon = await installed.start();
+    const lease = () =>
+      installed.server.objects.all().find(({ kind, metadata }) => kind === 'Lease' && metadata.name === 'dr-east');
+    await expect.poll(lease, { timeout: 30_000 }).toMatchObject({
+      metadata: { name: 'dr-east', namespace },
+      spec: { holderIdentity: expect.stringMatching(/^dr-0_/) },
+    });
+    await expect
+      .poll(async () => (await daemon.get('/ready')).text, { timeout: 30_000 })
+      .toContain('this replica leads');
+    expect(await daemon.get('/metrics')).toMatchObject({ text: expect.stringMatching(/^dr_leader 1$/m) });
   });
 
   test('custom resources whose group is not named are said to be missing, with the rule; the rest is backed up', async () => {
