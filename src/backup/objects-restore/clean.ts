@@ -1,6 +1,7 @@
 import type { ClusterObject } from '../../cluster/contract.ts';
+import { isOfOneRun } from '../../cluster/parked.ts';
 import { noiseOf, withoutNoise } from '../objects/noise.ts';
-import { type Draft, inner, records } from './draft.ts';
+import { type Draft, inner, records, wordsOf } from './draft.ts';
 
 /** Why an object is not restored although a backup has it; undefined for one that is. */
 export function whyLeftOut(object: ClusterObject): string | undefined {
@@ -14,7 +15,12 @@ export function whyLeftOut(object: ClusterObject): string | undefined {
 export function cleaned(object: ClusterObject): Draft & ClusterObject {
   const draft = structuredClone(withoutNoise(object)) as Draft & ClusterObject;
   // An owner has another identity there; with a wrong one the object would be collected as garbage.
-  delete inner(draft, 'metadata')?.['ownerReferences'];
+  const metadata = inner(draft, 'metadata') ?? {};
+  delete metadata['ownerReferences'];
+  const annotations = Object.entries(wordsOf(draft, 'annotations'));
+  const kept = annotations.filter(([name]) => !isOfOneRun(name));
+  if (kept.length === 0) delete metadata['annotations'];
+  else metadata['annotations'] = Object.fromEntries(kept);
   byKind[object.kind]?.(draft, inner(draft, 'spec') ?? {});
   return draft;
 }
