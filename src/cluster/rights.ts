@@ -76,6 +76,7 @@ const builtInGroups = [
   'apiregistration.k8s.io',
   'scheduling.k8s.io',
   'node.k8s.io',
+  'resource.k8s.io',
   'flowcontrol.apiserver.k8s.io',
 ] as const;
 

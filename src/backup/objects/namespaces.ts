@@ -59,24 +59,29 @@ export class ChosenNamespaces {
 
   /** Those that were deleted since they were chosen: their objects may be read in part. */
   async vanished(): Promise<NamespaceTrouble[]> {
+    const { namespaces, selector } = this.#select;
+    // Hundreds may be selected: they are asked for together, and only those that are missing one by one.
+    const listed = namespaces === undefined ? await this.#selected(selector) : [];
+    const present = new Set(listed.map(({ metadata }) => metadata.uid));
     const troubles: NamespaceTrouble[] = [];
     for (const [namespace, before] of this.#objects) {
-      if (before === undefined) continue;
-      const after = await this.#cluster
-        .get({ ...namespaceRef, name: namespace }, this.#signal)
-        .catch((error: unknown) => {
-          if (error instanceof DrError && error.kind === 'not-found') return undefined;
-          // Listing namespaces may be allowed where looking at one is not: then nothing is known.
-          if (error instanceof DrError && error.kind === 'denied') return before;
-          throw error;
-        });
-      const isSame = after?.metadata.uid === before.metadata.uid && after?.metadata.deletionTimestamp === undefined;
-      if (!isSame) {
-        const why = 'it was deleted while it was read: what had been read until then is kept';
-        troubles.push({ namespace, error: gone(why) });
-      }
+      if (before === undefined || present.has(before.metadata.uid) || (await this.#isThere(before))) continue;
+      const why = 'it was deleted while it was read: what had been read until then is kept';
+      troubles.push({ namespace, error: gone(why) });
     }
     return troubles;
+  }
+
+  async #isThere({ metadata: { name, uid } }: ClusterObject): Promise<boolean> {
+    try {
+      const { metadata } = await this.#cluster.get({ ...namespaceRef, name }, this.#signal);
+      return metadata.uid === uid && metadata.deletionTimestamp === undefined;
+    } catch (error) {
+      if (error instanceof DrError && error.kind === 'not-found') return false;
+      // Listing namespaces may be allowed where looking at one is not: then nothing is known.
+      if (error instanceof DrError && error.kind === 'denied') return true;
+      throw error;
+    }
   }
 
   async #selected(selector: string | undefined): Promise<ClusterObject[]> {
