@@ -54,11 +54,39 @@ export function checkWorkloads(config: Config, findings: Findings): void {
       );
       continue;
     }
+    if (each.restore) checkVolume(config, each, database, findings);
     for (const site of each.sites) {
       const other = servers.get(`${site} ${database}`);
       if (other !== undefined) wrong([...path, 'database'], `${other} is the server of ${database} at ${site} already`);
       servers.set(`${site} ${database}`, each.entry);
     }
+  }
+}
+
+/** A database in a volume has its data directory and its address at the site like any other. */
+function checkVolume(
+  config: Config,
+  { entry, sites }: WorkloadConfig,
+  database: string,
+  { wrong, doubtful }: Findings,
+): void {
+  const recover = config.databases[database]?.recover ?? {};
+  for (const site of sites) {
+    const target = Object.hasOwn(recover, site) ? recover[site] : undefined;
+    if (target === undefined) {
+      if (site !== config.active)
+        wrong(
+          ['workloads', entry, 'restore'],
+          `needs databases.${database}.recover.${site}: what PGDATA is in its container`,
+        );
+      continue;
+    }
+    const host = URL.canParse(target.url) ? new URL(target.url).hostname : '';
+    if (host === '127.0.0.1' || host === 'localhost')
+      doubtful(
+        ['databases', database, 'recover', site],
+        `is reached at ${host}, but lies in a volume: write as "url" how clients reach the Service of ${entry}`,
+      );
   }
 }
 

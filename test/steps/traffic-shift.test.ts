@@ -41,6 +41,7 @@ function world(
     databases: {},
     data: {},
     configuration: {},
+    objects: {},
     traffic: { orders: { name: 'orders', endpoints: { east, west } } },
     validation: {
       http: options.checks === false ? [] : [{ site: 'west', url: 'http://west/', status: 200, contains: undefined }],
