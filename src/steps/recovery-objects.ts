@@ -9,6 +9,9 @@ import type { OnProgress } from '../base/progress.ts';
 import type { ObjectsPlace, ResourcePoint } from './ports.ts';
 import type { RecoveryParts } from './recovery-database.ts';
 
+/** How long an API server may be away: databases and the rest of the run wait for this step, and it is tried again. */
+const PATIENCE_MS = 60_000;
+
 /** Restores a configuration into the cluster of a site; with `dryRun` the API server checks everything and stores nothing. */
 export async function restoreToCluster(
   { config, stores, keyRing, log }: RecoveryParts,
@@ -39,6 +42,7 @@ export async function restoreToCluster(
     log,
     signal,
     onProgress,
+    patienceMs: PATIENCE_MS,
   });
   return { ...result, bytes: manifest.logicalBytes };
 }

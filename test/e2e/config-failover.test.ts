@@ -31,3 +31,14 @@ test('a drill lets the API server check every object and stores none; a failover
   expect(orders).toMatchObject({ spec: { replicas: 0 }, metadata: { annotations: { 'dr.io/replicas': '3' } } });
   expect((await backedUp(world.western)).objects).toHaveLength(restoredCount);
 });
+
+test('a plan says that the cluster of the recovery site does not answer', async () => {
+  await using world = await ConfigWorld.make();
+  const taken = await world.dr('backup', 'cluster');
+  expect(taken.code, taken.stderr).toBe(0);
+  await world.west.stop();
+  const plan = await world.dr('failover', '--plan', '--to', 'west');
+  expect(plan.code, plan.stdout + plan.stderr).toBe(14);
+  expect(plan.stdout).toContain('the API server does not answer');
+  expect(plan.stdout).toContain('it cannot be asked');
+});
