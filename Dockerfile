@@ -57,7 +57,9 @@ LABEL org.opencontainers.image.title="dr" \
 ENV NODE_ENV=production MALLOC_ARENA_MAX=2
 # No package managers, and no program that gives its caller the rights of another user.
 RUN rm -rf /usr/local/lib/node_modules /usr/local/bin/npm /usr/local/bin/npx /usr/local/bin/corepack /usr/local/bin/yarn* /opt/yarn* \
-  && find / -xdev -type f -perm /6000 -exec chmod ug-s {} +
+  && find / -xdev -type f -perm /6000 -exec chmod ug-s {} + \
+  && printf '#!/bin/sh\nexec node --max-semi-space-size=4 --heap-growing-percent=50 /app/dist/main.js "$@"\n' > /usr/local/bin/dr \
+  && chmod 755 /usr/local/bin/dr && touch --date="@$SOURCE_DATE_EPOCH" /usr/local/bin/dr
 WORKDIR /app
 COPY --from=layout /app ./
 USER 1000:1000
@@ -66,7 +68,8 @@ STOPSIGNAL SIGTERM
 # The port follows daemon.listen; DR_HEALTH_URL says where it is when that was changed.
 HEALTHCHECK --interval=15s --timeout=5s --start-period=30s --retries=3 \
   CMD ["node", "-e", "fetch(process.env.DR_HEALTH_URL ?? 'http://127.0.0.1:8080/health').then((answer) => process.exit(answer.ok ? 0 : 1), () => process.exit(1))"]
-ENTRYPOINT ["node", "--max-semi-space-size=4", "--heap-growing-percent=50", "/app/dist/main.js"]
+# So "kubectl exec dr-0 -- dr status" works as well.
+ENTRYPOINT ["dr"]
 CMD ["daemon"]
 
 FROM program AS postgresql

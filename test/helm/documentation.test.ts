@@ -61,7 +61,7 @@ test('every step, command and file that it names exists', async () => {
       expect(Object.keys(stepRights)).toContain(step);
   }
   const known = new Set(verbs.map(({ name }) => name));
-  const said = [...document.matchAll(/main\.js ([a-z]+)|`dr ([a-z]+)[ `]/g)].map(([, a, b]) => a ?? b ?? '');
+  const said = [...document.matchAll(/-- dr ([a-z]+)|`dr ([a-z]+)[ `]/g)].map(([, a, b]) => a ?? b ?? '');
   expect(said.length).toBeGreaterThan(5);
   for (const verb of said) expect([...known]).toContain(verb);
   for (const [, path = ''] of document.matchAll(/-f (helm\/\S+\.yaml)/g))

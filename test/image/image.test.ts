@@ -153,6 +153,7 @@ data:
   test('says its version; is not root; has a health check', async () => {
     const { version } = JSON.parse(await readFile(join(repository, 'package.json'), 'utf8')) as { version: string };
     expect(await dr('--version')).toEqual({ code: 0, stdout: `${version}\n`, stderr: '' });
+    expect(await look('dr', '--version')).toBe(`${version}\n`);
     const facts = await (await getContainerRuntimeClient()).container.dockerode.getImage(image).inspect();
     expect(facts.Config.User).toBe(user);
     expect(facts.Config.Healthcheck?.Test?.[0]).toBe('CMD');
@@ -319,7 +320,7 @@ data:
       /** A command in the running pod, as `kubectl exec` does it. */
       const exec = async (...args: string[]): Promise<{ code: number | null; output: string }> => {
         const asExec = await container.exec({
-          Cmd: ['node', '/app/dist/main.js', ...args],
+          Cmd: ['dr', ...args],
           AttachStdout: true,
           AttachStderr: true,
         });
