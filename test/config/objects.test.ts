@@ -53,9 +53,8 @@ test('objects of a cluster, with every default filled in', () => {
 });
 
 test('they are taken from the cluster of the site that is active, and brought up where the file says', () => {
-  const config = load('{ selector: "tier=production" }', {
-    rest: 'recover: { west: { kubernetes: { namespaces: { shop: shop-dr } } } }',
-  });
+  const rest = 'recover: { west: { kubernetes: { namespaces: { shop: shop-dr } } } }';
+  const config = load('{ selector: "tier=production" }', { rest });
   const { objects, without } = forSite(config, 'east');
   expect(objects['cluster']).toMatchObject({ cluster: {}, target: undefined });
   expect(without).toEqual([]);
@@ -64,6 +63,9 @@ test('they are taken from the cluster of the site that is active, and brought up
     scaleToZero: true,
   });
   expect(forSite(load('{ namespaces: [shop] }'), 'west').without).toEqual(['cluster']);
+  const named = load('{ namespaces: [shop, stock] }', { rest });
+  expect(forSite(named, 'west').objects['cluster']?.objects.select.namespaces).toEqual(['shop-dr', 'stock']);
+  expect(forSite(named, 'east').objects['cluster']?.objects.select.namespaces).toEqual(['shop', 'stock']);
 });
 
 test('what cannot be is refused in words', () => {
