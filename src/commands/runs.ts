@@ -8,6 +8,7 @@ import { answerApproval } from '../runbook/approval.ts';
 import { listRuns } from '../runbook/history.ts';
 import { type ReadJournal, readJournal } from '../runbook/journal.ts';
 import { buildReport } from '../runbook/run-report.ts';
+import { layout } from '../vault/layout.ts';
 import type { ObjectStore } from '../vault/store.ts';
 import type { CommandContext, CommandResult } from './context.ts';
 import type { RunsOptions } from './options.ts';
@@ -59,28 +60,37 @@ async function answer(
   given: NonNullable<RunsOptions['answer']>,
 ): Promise<CommandResult> {
   const { step, kind, name, comment } = given;
-  const waiting = journal.state.steps
-    .filter(({ approval }) => approval?.status === 'requested')
-    .map(({ plan }) => plan.id);
-  if (!waiting.includes(step)) {
+  const waiting = journal.state.steps.filter(({ approval }) => approval?.status === 'requested');
+  const asked = waiting.find(({ plan }) => plan.id === step);
+  if (asked === undefined) {
+    const steps = waiting.map(({ plan }) => plan.id).join(', ');
     throw new DrError('not-found', `step ${step} of run ${runId} does not wait for an approval`, {
-      next: waiting.length > 0 ? `Waiting: ${waiting.join(', ')}.` : 'No step of this run waits for one.',
+      next: waiting.length > 0 ? `Waiting: ${steps}.` : 'No step of this run waits for one.',
     });
   }
   const account = userInfo().username;
+  const who = name ?? account;
+  // The first answer counts: one that would not be accepted must not take the place of another.
+  const from = asked.approval?.from ?? [];
+  if (from.length > 0 && !from.includes(who)) {
+    throw new DrError('refused', `${who} may not answer for step ${step} of run ${runId}: ${from.join(', ')} may`, {
+      where: `${store.location}/${layout.run(runId)}`,
+      next: 'The run goes on waiting. Let one of them answer, with --as and the name as it stands in the runbook.',
+    });
+  }
   const at = new Date(context.clock.now()).toISOString();
   await answerApproval(store, {
     runId,
     step,
     answer: kind,
-    name: name ?? account,
+    name: who,
     account,
     at,
     ...(comment ? { comment } : {}),
   });
   return {
     data: { runId, step, answer: kind },
-    text: `${step} of run ${runId}: ${kind === 'approve' ? 'approved' : 'refused'} by ${name ?? account}.`,
+    text: `${step} of run ${runId}: ${kind === 'approve' ? 'approved' : 'refused'} by ${who}.`,
   };
 }
 

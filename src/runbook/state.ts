@@ -9,7 +9,10 @@ export interface StepState {
   readonly attempts: number;
   /** The executor whose attempt (or undo) is the last one. */
   readonly executor: string | undefined;
-  readonly approval: { readonly status: 'requested' | 'given'; readonly name?: string } | undefined;
+  /** `from`: who may answer; empty = everybody. */
+  readonly approval:
+    | { readonly status: 'requested' | 'given'; readonly from?: readonly string[]; readonly name?: string }
+    | undefined;
   /** First start and last end, milliseconds since 1970. */
   readonly startedAtMs: number | undefined;
   readonly endedAtMs: number | undefined;
@@ -147,7 +150,7 @@ function applyToStep(
       was('pending');
       need(step.plan.needsApproval, `step ${event.step} needs no approval`);
       need(step.approval?.status !== 'given', `step ${event.step} is approved already`);
-      return change({ approval: { status: 'requested' } });
+      return change({ approval: { status: 'requested', from: event.from } });
     case 'approval-given':
       need(step.approval?.status === 'requested', `nobody asked for an approval of step ${event.step}`);
       return change({ approval: { status: 'given', name: event.name } });
