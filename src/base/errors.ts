@@ -70,7 +70,8 @@ export function isAbort(error: unknown): boolean {
 export function fileError(error: unknown, path: string, doing: string): unknown {
   const code = codeOf(error);
   const next: Record<string, string> = {
-    ENOSPC: 'Free space there (df -h; df -i: files may be used up too) or choose another place, then run the command again.',
+    ENOSPC:
+      'Free space there (df -h; df -i: files may be used up too) or choose another place, then run the command again.',
     EDQUOT: 'Raise the quota or choose another place, then run the command again.',
     EROFS: 'The file system is mounted read-only: choose a place that can be written.',
     EACCES: 'Give the user that runs dr access to it, or run dr as another user.',
