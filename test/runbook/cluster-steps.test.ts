@@ -98,6 +98,28 @@ describe('a failover between clusters', () => {
   });
 });
 
+describe('a database that comes back into a volume', () => {
+  const sections = `workloads:
+  orders-db: { kind: StatefulSet, namespace: shop, database: orders, sites: [west], restore: { image: "registry/dr:1" } }
+`;
+
+  it('goes through the shipped runbook like any other, and the plan says where', async () => {
+    const it = await ClusterWorld.create('failover', sections);
+    const plan = await planRun(it.world.engine(), it.world.request());
+    expect(plan.steps.flatMap(({ problems }) => problems)).toEqual([]);
+    const restore = plan.steps.find(({ id }) => id === 'database[orders]');
+    expect(restore?.target).toMatch(/^volume of StatefulSet shop\/orders-db \(.*\/west\/orders\)$/);
+    expect(restore?.will).toContain('fill the volume by a Job of registry/dr:1');
+    expect(plan.steps.find(({ id }) => id === 'promote[orders]')?.target).toContain('volume of StatefulSet');
+  });
+
+  it('is drilled beside, without its volume', async () => {
+    const it = await ClusterWorld.create('failover', sections);
+    const { outcome } = await it.world.run({ mode: 'drill' });
+    expect([outcome, it.world.clusters.effects]).toEqual(['succeeded', []]);
+  });
+});
+
 describe('steps of clusters in a failover', () => {
   const kinds = ['gitops.pause', 'workload.scale', 'gitops.resume'];
 

@@ -4,6 +4,7 @@ import type { Cluster, ClusterObject, ObjectRef } from '../../cluster/contract.t
 import type { GitopsConfig, SiteObjectConfig, WorkloadConfig } from '../../config/types.ts';
 import type { StepContext } from '../contract.ts';
 import { memberOf } from '../places.ts';
+import { steady } from './steady.ts';
 
 /** Which of the two sites of a run a step acts at. */
 export const where = z
@@ -58,7 +59,7 @@ export async function atSite<T>(
   const site = siteOf(context, side);
   if (!entry.sites.includes(site)) return { elsewhere: `${entry.entry} is not at site ${site}` };
   try {
-    return { elsewhere: undefined, result: await work(await context.world.cluster(site), site) };
+    return { elsewhere: undefined, result: await work(steady(await context.world.cluster(site), context.clock), site) };
   } catch (error) {
     if (unreachable !== 'go-on' || !(error instanceof DrError) || error.kind !== 'unreachable') throw error;
     if (context.signal.aborted) throw error;

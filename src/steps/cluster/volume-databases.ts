@@ -12,6 +12,7 @@ import type { DatabasePlace, DatabaseState, RecoveredDatabase, RecoveryTarget, R
 import { momentOf } from '../recovery-assess.ts';
 import { type RecoveryParts, recoveryPointOf } from '../recovery-point.ts';
 import { find } from './sites.ts';
+import { steady } from './steady.ts';
 import { jobName, volumeJob } from './volume-job.ts';
 import { markOf, restoredAnnotation, type VolumeMark } from './volume-mark.ts';
 import { claimObject, type VolumePlace, volumePlace } from './volume-place.ts';
@@ -46,7 +47,7 @@ export class VolumeDatabases {
   readonly #parts: VolumeParts;
 
   constructor(parts: VolumeParts) {
-    this.#parts = parts;
+    this.#parts = { ...parts, cluster: async (site) => steady(await parts.cluster(site), parts.clock) };
   }
 
   async state(place: DatabaseInVolume, signal: AbortSignal): Promise<DatabaseState> {

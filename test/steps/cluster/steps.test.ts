@@ -2,6 +2,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { DrError } from '../../../src/base/errors.ts';
 import { silentLog } from '../../../src/base/log.ts';
 import type { Cluster, ClusterObject } from '../../../src/cluster/contract.ts';
 import { KubernetesCluster } from '../../../src/cluster/kubernetes.ts';
@@ -211,6 +212,27 @@ describe('workload.scale', () => {
     });
     const both = [...rulesOf('workload.scale'), ...rulesOf('workload.rollout')];
     await expect(run('workload.scale', 'agent', { to: 0 }, { rules: both })).rejects.toMatchObject({ kind: 'refused' });
+  });
+
+  it('waits on while the API server restarts, and does not wait for one that never answered', async () => {
+    create(workload('Deployment', 'api', { replicas: 3 }));
+    await controllers.settled();
+    const context = contextFor('workload.scale', 'api');
+    const cluster = await context.world.cluster('west');
+    const get = cluster.get.bind(cluster);
+    const away = new DrError('unreachable', 'the API server does not answer', { where: 'x', next: 'x' });
+    let looks = 0;
+    cluster.get = async (ref, signal) => {
+      // The first look is answered, and the next twenty are not.
+      if (looks++ > 0 && looks < 22) throw away;
+      return await get(ref, signal);
+    };
+    const kind = stepRegistry.get('workload.scale');
+    expect(await kind?.run(context, { to: 0 })).toMatchObject({ after: 0 });
+    looks = 1;
+    await expect(kind?.run(context, { to: 'kept' })).rejects.toBe(away);
+    looks = 1;
+    expect(await kind?.run(context, { to: 'kept', ifUnreachable: 'go-on' })).toMatchObject({ reached: false });
   });
 
   it('changes nothing in a drill', async () => {
