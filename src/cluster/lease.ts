@@ -33,7 +33,8 @@ interface Found extends LeaseState {
 
 /**
  * A Lease (coordination.k8s.io/v1) as one process of several uses it. Whether the holder has fallen silent is told by the own clock alone: since
- * when its last word has not changed. Every write insists on the version that was read, so of two processes one succeeds.
+ * when its last word has not changed, while the server could be read; after an outage the holder has the whole duration to speak again. Every
+ * write insists on the version that was read, so of two processes one succeeds.
  */
 export class ClusterLease {
   /** For people: `Lease dr/dr-east`. */
@@ -44,6 +45,7 @@ export class ClusterLease {
   readonly #options: ClusterLeaseOptions;
   readonly #ref: ObjectRef;
   #heard: { readonly word: string; readonly atMs: number } | undefined;
+  #readMs = Number.NEGATIVE_INFINITY;
 
   constructor(cluster: Cluster, options: ClusterLeaseOptions) {
     this.#cluster = cluster;
@@ -92,7 +94,11 @@ export class ClusterLease {
       return undefined;
     }
     const found = this.#found(object);
-    if (found.word !== this.#heard?.word) this.#heard = { word: found.word, atMs: this.#options.elapsed() };
+    const { elapsed, durationMs } = this.#options;
+    const nowMs = elapsed();
+    const wasDeaf = nowMs - this.#readMs > durationMs / 2;
+    this.#readMs = nowMs;
+    if (wasDeaf || found.word !== this.#heard?.word) this.#heard = { word: found.word, atMs: nowMs };
     return found;
   }
 

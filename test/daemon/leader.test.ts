@@ -18,6 +18,14 @@ const DURATION = 12_000;
 const REF = { apiVersion: 'coordination.k8s.io/v1', kind: 'Lease', namespace: 'dr', name: 'dr-east' };
 const never = new AbortController().signal;
 
+/** Time passes, and each of these reads the Lease every two seconds, as replicas do. */
+async function pass(clock: ManualClock, ms: number, ...watching: readonly ClusterLease[]): Promise<void> {
+  for (let left = ms; left > 0; left -= 2000) {
+    await clock.advance(Math.min(2000, left));
+    for (const lease of watching) await lease.look(never);
+  }
+}
+
 function clusterWithNamespace(): MemoryCluster {
   const cluster = new MemoryCluster();
   cluster.objects.create({ apiVersion: 'v1', kind: 'Namespace', metadata: { name: 'dr' } }, undefined);
@@ -61,16 +69,30 @@ test.each([0, 86_400_000, -86_400_000])(
     const [a, b] = [leaseOf(cluster, 'a', clock), leaseOf(cluster, 'b', clock, skewMs)];
     await a.attempt(never);
     expect(await b.attempt(never)).toMatchObject({ mine: false, holder: 'a' });
-    await clock.advance(DURATION);
+    await pass(clock, DURATION, b);
     await a.attempt(never);
     expect(await b.attempt(never)).toMatchObject({ mine: false });
-    await clock.advance(DURATION);
+    await pass(clock, DURATION, b);
     expect(await b.attempt(never)).toMatchObject({ mine: false });
     await clock.advance(1);
     expect(await b.attempt(never)).toMatchObject({ mine: true, generation: 2 });
     expect(await a.attempt(never)).toMatchObject({ mine: false, holder: 'b', generation: 2 });
   },
 );
+
+test('after an outage of the API server the holder has the whole duration to speak again before another takes over', async () => {
+  const cluster = clusterWithNamespace();
+  const clock = new ManualClock();
+  const [a, b] = [leaseOf(cluster, 'a', clock), leaseOf(cluster, 'b', clock)];
+  await a.attempt(never);
+  await b.attempt(never);
+  // Nobody can read or write for an hour.
+  await clock.advance(3_600_000);
+  expect(await b.attempt(never)).toMatchObject({ mine: false, holder: 'a' });
+  await pass(clock, DURATION - 1000, b);
+  expect(await a.attempt(never)).toMatchObject({ mine: true, generation: 1 });
+  expect(await b.attempt(never)).toMatchObject({ mine: false });
+});
 
 test('a Lease that was given back is taken at once; one that is not ours is not given back', async () => {
   const cluster = clusterWithNamespace();
@@ -94,7 +116,7 @@ test('of many that try at the same moment exactly one gets it; a reply that was 
   const held = async () =>
     (await Promise.all(all.map(async (lease) => await lease.attempt(never)))).filter(({ mine }) => mine);
   expect(await held()).toHaveLength(1);
-  await clock.advance(DURATION + 1);
+  await pass(clock, DURATION + 1, ...all);
   const again = await held();
   expect(again).toHaveLength(1);
 
@@ -210,7 +232,7 @@ test('a process that stood still leads no more from the moment it wakes up, befo
   const other = new ManualClock();
   const late = leaseOf(cluster, 'c', other);
   await late.attempt(never);
-  await other.advance(DURATION + 1);
+  await pass(other, DURATION + 1, late);
   expect(await late.attempt(never)).toMatchObject({ mine: true, generation: 2 });
   const job = new TestJob(clock);
   const [led] = ledBy(keeper, [job]);
