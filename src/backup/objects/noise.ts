@@ -1,5 +1,7 @@
 import type { ClusterObject, ObjectMeta } from '../../cluster/contract.ts';
+import { jobLabels } from '../../cluster/job-object.ts';
 import { isJson, type Json } from '../../cluster/json.ts';
+import { isOfOneRun } from '../../cluster/parked.ts';
 
 /** Objects that the cluster makes by itself wherever it is installed, or that follow from others. Brought back, they would be in the way. */
 
@@ -20,6 +22,9 @@ export function noiseOf(object: ClusterObject): string | undefined {
   if (labels['kubernetes.io/bootstrapping'] !== undefined) return 'every cluster has it';
   if (labels['kube-aggregator.kubernetes.io/automanaged'] !== undefined) return 'every cluster has it';
   if (metadata.annotations?.['apf.kubernetes.io/autoupdate-spec'] === 'true') return 'every cluster has it';
+  // Jobs, snapshots and claims of dr itself: else each backup would be a change that makes another one.
+  if (labels[jobLabels.verb] !== undefined || labels['app.kubernetes.io/managed-by'] === 'dr')
+    return 'dr makes it as it works';
   return byKind[object.kind]?.(object);
 }
 
@@ -74,7 +79,7 @@ const noisyAnnotations = new Set([
 ]);
 
 export function isNoisyAnnotation(name: string): boolean {
-  return noisyAnnotations.has(name);
+  return noisyAnnotations.has(name) || isOfOneRun(name);
 }
 
 /** Finalizers of controllers that every cluster runs: they set them again themselves. */
@@ -91,7 +96,7 @@ type Clean = Json & { readonly metadata: Json };
 
 function cleanMeta(metadata: ObjectMeta): Json {
   const { name, namespace, labels, annotations, finalizers, ownerReferences } = metadata;
-  const told = Object.entries(annotations ?? {}).filter(([key]) => !noisyAnnotations.has(key));
+  const told = Object.entries(annotations ?? {}).filter(([key]) => !isNoisyAnnotation(key));
   const holding = finalizers?.filter((each) => !standardFinalizers.test(each)) ?? [];
   // The identity of an owner is another one in every cluster.
   const owners = ownerReferences?.map(({ uid: _uid, ...owner }) => owner) ?? [];

@@ -96,6 +96,14 @@ describe('what the cluster gives an object is not taken', () => {
     });
   });
 
+  test('what a run of dr noted, but not that something waits for its activation', () => {
+    const annotations = { 'dr.io/scaled': 'run-1', 'dr.io/replicas': '3', team: 'a' };
+    expect(withoutNoise(object('Deployment', { metadata: { annotations } }))).toHaveProperty('metadata.annotations', {
+      'dr.io/replicas': '3',
+      team: 'a',
+    });
+  });
+
   test('standard finalizers, but not those of others', () => {
     const finalizers = [
       'kubernetes.io/pvc-protection',
@@ -129,6 +137,9 @@ test.each<[string, ClusterObject, boolean]>([
     object('PersistentVolume', { metadata: { annotations: { 'pv.kubernetes.io/provisioned-by': 'csi' } } }),
     true,
   ],
+  ['a Job of dr', object('Job', { metadata: { labels: { 'dr/verb': 'backup' } } }), true],
+  ['a Job of a runbook', object('Job', { metadata: { labels: { 'app.kubernetes.io/managed-by': 'dr' } } }), true],
+  ['what Helm made', object('Job', { metadata: { labels: { 'app.kubernetes.io/managed-by': 'Helm' } } }), false],
   ['a volume made by hand', object('PersistentVolume'), false],
 ])('%s', (_what, given, isNoise) => {
   expect(noiseOf(given) !== undefined).toBe(isNoise);
