@@ -1,5 +1,5 @@
 import { spawn, spawnSync } from 'node:child_process';
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
 import { armor, Encrypter, generateIdentity, identityToRecipient } from 'age-encryption';
@@ -35,6 +35,24 @@ function save(name: string, content: string | Uint8Array): string {
 beforeAll(async () => {
   root = await tempDir('id');
   identity = await generateIdentity();
+});
+
+test('an identity file that others can read is warned of, one that is mounted as a Secret is not', async () => {
+  const file = save('plain', `${identity}\n`);
+  const warned: string[] = [];
+  const log = { ...silentLog, warn: (_facts: object, message: string) => void warned.push(message) };
+  for (const [mode, warnings] of [
+    [0o600, 0],
+    [0o400, 0],
+    [0o440, 0],
+    [0o640, 1],
+    [0o444, 2],
+  ] as const) {
+    chmodSync(file, mode);
+    expect(await readIdentities(file, nobody, log)).toEqual([identity]);
+    expect(warned, mode.toString(8)).toHaveLength(warnings);
+  }
+  expect(warned[0]).toContain('chmod 600');
 });
 
 describe('an identity file under a passphrase', () => {
