@@ -158,6 +158,17 @@ describe('workload.scale', () => {
     expect(get('Deployment', 'api')).toMatchObject({ spec: { replicas: 2 } });
   });
 
+  it('takes two changes of one run back to what was before the first', async () => {
+    create(workload('Deployment', 'api', { replicas: 3 }));
+    await controllers.settled();
+    const first = await run('workload.scale', 'api', { to: 0 });
+    const second = await run('workload.scale', 'api', { to: 5 });
+    expect(second.outputs).toEqual({ reached: true, before: 3, after: 5 });
+    await second.undo();
+    await first.undo();
+    expect(get('Deployment', 'api')).toMatchObject({ spec: { replicas: 3 } });
+  });
+
   it('refuses to guess how many', async () => {
     create(workload('Deployment', 'api', { replicas: 0 }));
     await expect(run('workload.scale', 'api', { to: 'kept' })).rejects.toMatchObject({
@@ -301,6 +312,21 @@ describe.each(['Deployment', 'StatefulSet', 'DaemonSet'] as const)('workload.rol
 });
 
 describe('workload.rollout', () => {
+  it('goes back by one, or to the revision that is named', async () => {
+    create(workload('Deployment', 'api', { image: 'shop/api:1' }));
+    await controllers.settled();
+    for (const image of ['shop/api:2', 'shop/api:3', 'shop/api:4', 'shop/api:5']) {
+      setImage('Deployment', 'api', image);
+      await controllers.settled();
+    }
+    expect((await run('workload.rollout', 'api', { do: 'undo' })).outputs).toMatchObject({ from: 5, to: 4 });
+    expect(imageOf('Deployment', 'api')).toBe('shop/api:4');
+    await controllers.settled();
+    const named = await run('workload.rollout', 'api', { do: 'undo', revision: 2 }, { run: 'run-2' });
+    expect(named.outputs).toMatchObject({ to: 2 });
+    expect(imageOf('Deployment', 'api')).toBe('shop/api:2');
+  });
+
   it('says that there is nothing to go back to', async () => {
     create(workload('Deployment', 'api'));
     await controllers.settled();
@@ -581,6 +607,30 @@ describe('gitops.pause of an Application of Argo CD', () => {
     });
     expect(policy()).toMatchObject({ automated });
     expect((await plan('gitops.pause', 'shop', {})).problems).toHaveLength(1);
+  });
+
+  it('is paused after the parent that heals it', async () => {
+    define('argoproj.io', 'Application', 'v1alpha1');
+    create(application({}, 'all'));
+    create(
+      application({ annotations: { 'argocd.argoproj.io/tracking-id': 'all:argoproj.io/Application:argocd/shop' } }),
+    );
+    const context = contextFor('gitops.pause', 'shop');
+    const parent = { entry: 'all', kind: 'Application', namespace: 'argocd', name: 'all', sites: ['east', 'west'] };
+    Object.assign(context.world.config.gitops, { all: parent });
+    const order: string[] = [];
+    const waiting = {
+      ...context,
+      progress: ({ detail = '' }) => {
+        if (!detail.includes('which heals it, is not paused yet') || order.length > 0) return;
+        order.push(`shop ${JSON.stringify(policy())}`);
+        const type = server.objects.typeOf({ apiVersion: 'argoproj.io/v1alpha1', kind: 'Application' });
+        server.objects.merge(type, 'argocd', 'all', { spec: { syncPolicy: { automated: null } } }, { manager: 'dr' });
+      },
+    };
+    await stepRegistry.get('gitops.pause')?.run(waiting, {});
+    expect(order).toEqual([expect.stringContaining('"selfHeal":true')]);
+    expect(policy()).not.toHaveProperty('automated');
   });
 
   it('refuses one that a parent heals which nobody pauses', async () => {
