@@ -8,7 +8,9 @@ import { openCluster } from '../cluster/open.ts';
 import { forSite } from '../config/sites.ts';
 import type { Config } from '../config/types.ts';
 import type { DaemonWorld } from '../daemon/daemon.ts';
+import type { Area } from '../report/doctor.ts';
 import type { CommandContext } from './context.ts';
+import type { Look } from './doctor-looks.ts';
 
 /** What of the daemon needs the cluster that it runs in: the Lease of its replicas, and Jobs that do its work. */
 
@@ -145,6 +147,52 @@ async function executorOf(
       log,
       pollMs: jobPollMs,
     });
+}
+
+/** For `dr doctor`: whether the account of this site may do what its daemon is configured to do in the cluster. */
+export function daemonClusterAreas(
+  config: Config,
+  site: string,
+  { env, log }: Pick<CommandContext, 'env' | 'log'>,
+  look: Look,
+): Promise<Area>[] {
+  const access = config.sites[site]?.cluster;
+  const { executor: jobs } = config;
+  const { leader } = config.daemon;
+  const lease = typeof leader === 'object' ? leader : undefined;
+  if (access === undefined || (!jobs && !lease)) return [];
+  return [
+    look(`replicas and Jobs at ${site}`, async (signal) => {
+      const pod = podNamespace(env);
+      const of = (named: string | undefined, key: string) => {
+        const namespace = named ?? pod;
+        if (namespace === undefined) throw noNamespace(key);
+        return namespace;
+      };
+      const inJobs = jobs ? of(jobs.namespace, 'executor.kubernetes.namespace') : '';
+      const takesSnapshots = Object.values(jobs?.volumes ?? {}).some(({ snapshot }) => snapshot !== undefined);
+      const { examineDaemonRights } = await import('../daemon/examine-cluster.ts');
+      const cluster = await openCluster({ ...access, env }, log);
+      try {
+        return await examineDaemonRights({
+          cluster,
+          namespaces: {
+            executor: inJobs,
+            snapshots: inJobs,
+            leader: lease ? of(lease.namespace, 'daemon.leader.namespace') : '',
+          },
+          features: [
+            ...(jobs ? (['executor'] as const) : []),
+            ...(takesSnapshots ? (['snapshots'] as const) : []),
+            ...(lease ? (['leader'] as const) : []),
+          ],
+          signal,
+        });
+      } finally {
+        cluster.close();
+      }
+    }),
+  ];
 }
 
 function podNamespace(env: CommandContext['env']): string | undefined {

@@ -20,6 +20,7 @@ import { KeyRing } from '../vault/keys.ts';
 import { SealPool } from '../vault/seal-pool.ts';
 import type { ObjectStore } from '../vault/store.ts';
 import type { CommandContext, CommandResult } from './context.ts';
+import { daemonClusterAreas } from './daemon-cluster.ts';
 import { type Look, openLooks, quietLog } from './doctor-looks.ts';
 import { examineVaults } from './doctor-vaults.ts';
 import type { DoctorOptions } from './options.ts';
@@ -46,6 +47,7 @@ export async function run(given: CommandContext, _options: DoctorOptions): Promi
       ...databases.map(({ area }) => area),
       ...directoryAreas(patient),
       ...objectsAreas(patient),
+      ...daemonClusterAreas(config, site, context, look),
       ...recoveryAreas(patient, databases),
       ...trafficAreas(patient),
     ]);

@@ -3,7 +3,8 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { systemClock } from '../../src/base/clock.ts';
 import { type RightsFeature, rights } from '../../src/cluster/rights.ts';
-import { daemonClusterParts } from '../../src/commands/daemon-cluster.ts';
+import { daemonClusterAreas, daemonClusterParts } from '../../src/commands/daemon-cluster.ts';
+import { openLooks } from '../../src/commands/doctor-looks.ts';
 import { parseConfig } from '../../src/config/load.ts';
 import { exampleText, recipient } from '../config/example.ts';
 import { memoryLog } from '../daemon/support.ts';
@@ -63,6 +64,42 @@ test('a pod without a token of the API server works as the only one; Jobs cannot
 test('an API server that does not answer leaves nobody working twice', async () => {
   server.faults.always('*', { kind: 'status', code: 403 });
   expect((await parts(['leader'], here)).replicas).toBeDefined();
+});
+
+test('the doctor names each right that the leader and Jobs lack, with the rule that gives it', async () => {
+  const areas = async (features: readonly RightsFeature[]) => {
+    const rules = features.flatMap((feature) =>
+      feature === 'steps' ? [] : rights[feature].map((rule) => ({ ...rule, namespace: 'dr' })),
+    );
+    server.accounts.set('token', { name: 'dr', rules });
+    const kubeconfig = join(folder, 'kubeconfig');
+    writeFileSync(kubeconfig, server.kubeconfig('token'));
+    const text = exampleText(await recipient()).replace('vault: east }', 'vault: east, cluster: {} }');
+    const more = 'executor: { kubernetes: { namespace: dr } }\ndaemon: { leader: { namespace: dr } }';
+    const { config } = parseConfig(`${text}\n${more}`, '/dr.yaml', {
+      ORDERS_DATABASE_URL: 'postgresql://dr@db.east:5432/orders',
+    });
+    const context = {
+      env: { KUBECONFIG: kubeconfig },
+      log: memoryLog().log,
+      clock: systemClock,
+      signal: new AbortController().signal,
+    };
+    const found = await Promise.all(daemonClusterAreas(config, 'east', context, openLooks(context).look));
+    return found.flatMap(({ findings }) => findings);
+  };
+  expect(await areas(['executor', 'leader'])).toEqual([
+    { verdict: 'ok', what: 'Jobs: every right in the namespace dr' },
+    { verdict: 'ok', what: 'the Lease of the replicas: every right in the namespace dr' },
+  ]);
+  const lacking = (await areas(['executor'])).filter(({ verdict }) => verdict === 'fail');
+  expect(lacking).toMatchObject([
+    {
+      what: 'the Lease of the replicas: dr may not get, create, patch leases',
+      next: expect.stringContaining('resources: ["leases"]'),
+    },
+  ]);
+  expect((await areas([])).filter(({ verdict }) => verdict === 'fail')).toHaveLength(4);
 });
 
 test('nothing of a cluster is asked where none is named, in no pod, or by "never"', async () => {
