@@ -11,7 +11,6 @@ import { networkProbes } from './probes.ts';
 import { assessResource, heartbeatsIn } from './recovery-assess.ts';
 import { DatabaseRecoveries } from './recovery-database.ts';
 import { directoryState, discardDirectory, restoreDirectory } from './recovery-directory.ts';
-import { restoreToCluster } from './recovery-objects.ts';
 import type { RecoveryParts } from './recovery-point.ts';
 import { vacate } from './recovery-vacate.ts';
 
@@ -69,8 +68,11 @@ export function openRecovery(parts: RecoveryParts): RecoveryPort & AsyncDisposab
       await discardDirectory(place);
       await removeEmptyParent(place.path);
     },
-    restoreObjects: async (place, point, onProgress, signal) =>
-      await restoreToCluster(parts, place, point, onProgress, signal),
+    restoreObjects: async (place, point, onProgress, signal) => {
+      // Loaded by those who need it: most have no objects of a cluster.
+      const { restoreToCluster } = await import('./recovery-objects.ts');
+      return await restoreToCluster(parts, place, point, onProgress, signal);
+    },
     [Symbol.asyncDispose]: async () => await databases.close(),
   };
 }
