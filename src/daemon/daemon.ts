@@ -234,6 +234,7 @@ export class Daemon {
       status: this.#status.status,
       jobs: this.#scheduler.states(),
       services: this.#supervisor.states(),
+      watching: this.#site.watching,
       archivers: this.#site.archivers.map((archiver) => ({ resource: archiver.resource, status: archiver.status() })),
     };
   }

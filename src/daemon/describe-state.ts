@@ -4,7 +4,7 @@ import type { MetricsView } from './metrics-shape.ts';
 
 /** What the daemon does, as `/state` shows it to people. */
 export function describeState(site: string, view: MetricsView, tasks: readonly RunningTask[]): object {
-  const { role, jobs, services, archivers, leader, status } = view;
+  const { role, jobs, services, archivers, watching, leader, status } = view;
   return {
     site,
     role: { ...role, askedMs: undefined, asked: time(role.askedMs), error: text(role.error) },
@@ -25,6 +25,7 @@ export function describeState(site: string, view: MetricsView, tasks: readonly R
     })),
     ...(tasks.length > 0 && { clusterJobs: tasks }),
     services: services.map((service) => ({ ...service, lastError: text(service.lastError) })),
+    ...(watching && watching.length > 0 && { watching }),
     wal: archivers,
     alerts: status?.alerts ?? [],
   };

@@ -12,6 +12,15 @@ export function ofJobs(gauge: Define, counter: Define): void {
       name.startsWith('backup ') ? [[{ resource: name.slice('backup '.length) }, seconds(lastDurationMs)]] : [],
     ),
   );
+  gauge('dr_watched_objects', 'Objects of a cluster that are watched for changes.', ['resource'], ({ watching = [] }) =>
+    watching.map(({ resource, objects }) => [{ resource }, objects]),
+  );
+  gauge(
+    'dr_unwatched_kinds',
+    'Kinds of objects whose changes are not noticed now: a right is missing, or the API server does not answer.',
+    ['resource'],
+    ({ watching = [] }) => watching.map(({ resource, troubles }) => [{ resource }, troubles.length]),
+  );
   gauge(
     'dr_retention_last_success_timestamp_seconds',
     'When retention was last done in all vaults, by whichever site.',

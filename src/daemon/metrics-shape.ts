@@ -22,7 +22,18 @@ export interface MetricsView {
   readonly status: Status | undefined;
   readonly jobs: readonly JobState[];
   readonly services: readonly ServiceState[];
+  /** Clusters that are watched for changes of configuration. */
+  readonly watching?: readonly Watching[];
   readonly archivers: ReadonlyArray<{ readonly resource: string; readonly status: WalArchiverStatus | undefined }>;
+}
+
+/** What is watched of the cluster of a configuration. */
+export interface Watching {
+  readonly resource: string;
+  readonly kinds: number;
+  readonly objects: number;
+  /** Kinds that cannot be watched now, and why. */
+  readonly troubles: readonly string[];
 }
 
 /** One line of a metric; without a value it is left out. */

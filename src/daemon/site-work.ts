@@ -2,6 +2,7 @@ import type { BackupContext } from '../backup/context.ts';
 import type { WalPosition } from '../backup/wal/listing.ts';
 import { DrError } from '../base/errors.ts';
 import type { ObjectsPlace, SitePlaces } from '../config/sites.ts';
+import type { Watching } from './metrics-shape.ts';
 import { ObjectsWatcher } from './objects-watcher.ts';
 import type { Service } from './service.ts';
 import type { Supervisor } from './supervisor.ts';
@@ -37,6 +38,14 @@ export class SiteWork {
 
   get archivers(): readonly WalService[] {
     return this.#archivers;
+  }
+
+  /** What is watched of clusters; a cluster that could not be asked yet is not among them. */
+  get watching(): readonly Watching[] {
+    return this.#watchers.flatMap((watcher) => {
+      if (!(watcher instanceof ObjectsWatcher) || !watcher.state) return [];
+      return [{ resource: watcher.resource, ...watcher.state }];
+    });
   }
 
   get watchers(): readonly Service[] {

@@ -103,8 +103,8 @@ test('commands back up, show and check objects of a cluster', async () => {
 test('the daemon backs up what changes, through restarts of the API server, and bursts', async () => {
   await using daemon = await startDaemon(main, config, 'east', {});
   await daemon.until('the first look is done', (state) => haveSucceeded(state, job));
-  const watching = () => server.watchCount > 20;
-  await daemon.until('everything is watched', watching);
+  await daemon.until('everything is watched', (state) => state.watching?.[0]?.objects === 8);
+  expect((await daemon.get('/metrics')).text).toContain('dr_watched_objects{resource="cluster"} 8');
   // What was read first counts as changed: a look that finds nothing.
   await daemon.until('the second look is done', (state) => (jobOf(state, job)?.runs ?? 0) >= 2);
   const first = await newest();

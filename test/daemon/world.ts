@@ -55,6 +55,7 @@ export interface DaemonState {
     readonly lastError?: string;
   }>;
   readonly services?: ReadonlyArray<{ readonly name: string; readonly state: string }>;
+  readonly watching?: ReadonlyArray<{ readonly objects: number; readonly troubles: readonly string[] }>;
   readonly wal?: ReadonlyArray<{ readonly resource: string; readonly status?: { readonly state: string } }>;
 }
 
