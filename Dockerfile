@@ -44,8 +44,10 @@ COPY runbooks ./runbooks
 COPY restore-script ./restore-script
 COPY docs ./docs
 COPY scripts/sbom.mjs ./sbom/sbom.mjs
-COPY --from=dependencies /npm.cdx.json ./sbom/npm.cdx.json
-RUN SOURCE_DATE_EPOCH=$SOURCE_DATE_EPOCH node sbom/sbom.mjs --system --installed . < sbom/npm.cdx.json > sbom/dr.cdx.json \
+COPY --from=dependencies /npm.cdx.json /npm.cdx.json
+RUN export SOURCE_DATE_EPOCH \
+  && node sbom/sbom.mjs --installed . < /npm.cdx.json > sbom/npm.cdx.json \
+  && node sbom/sbom.mjs --system --installed . < sbom/npm.cdx.json > sbom/dr.cdx.json \
   && chown -R root:root . && chmod -R u=rwX,go=rX . \
   && find . -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
 
