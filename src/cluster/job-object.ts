@@ -3,10 +3,10 @@ import { isJson, type Json } from './json.ts';
 
 /** Labels and annotations of Jobs that dr makes. */
 export const jobLabels = {
-  site: 'dr/site',
-  verb: 'dr/verb',
-  resource: 'dr/resource',
-  occurrence: 'dr/occurrence',
+  site: 'dr.io/site',
+  verb: 'dr.io/verb',
+  resource: 'dr.io/resource',
+  occurrence: 'dr.io/occurrence',
 } as const;
 
 /** What a Job is made of besides the daemon's own pod. */

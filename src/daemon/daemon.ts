@@ -294,6 +294,7 @@ export class Daemon {
     // Jobs that are not this site's any more are stopped at once, before anything is waited for.
     this.#scheduler.tick();
     await this.#arrange(true);
+    if (this.#role.state.role === 'standby') this.#executor.endBackups();
     this.#executor.adopt();
     this.#status.wake();
   }

@@ -50,6 +50,8 @@ export interface Executor {
   run(task: Task, signal: AbortSignal): Promise<object>;
   /** Work that others left running is looked after too; called when this replica begins to lead. */
   adopt(): void;
+  /** The site is active no more: backups that run elsewhere are ended, whoever began them. */
+  endBackups(): void;
   /** Lets go of what runs elsewhere, and leaves it running: another replica, or the next start, takes it up. */
   letGo(reason: DrError): void;
   running(): readonly RunningTask[];
@@ -61,6 +63,7 @@ export const localExecutor: Executor = {
   parallel: 1,
   run: async (task, signal) => await task.here(signal),
   adopt: () => {},
+  endBackups: () => {},
   letGo: () => {},
   running: () => [],
   counts: () => undefined,

@@ -55,6 +55,7 @@ export class KubernetesExecutor implements Executor {
   }
 
   async run(task: Task, signal: AbortSignal): Promise<object> {
+    const { site } = this.#options;
     const stop = AbortSignal.any([signal, this.#letGo.signal]);
     let job: ClusterObject | undefined;
     try {
@@ -65,7 +66,7 @@ export class KubernetesExecutor implements Executor {
         if (occurrenceOf(job) >= task.occurrenceMs) return this.#outcome(task, state);
       }
     } catch (error) {
-      if (signal.aborted && job && !task.wanted()) await this.#cancel(job);
+      if (signal.aborted && !task.wanted()) await this.#cancel(selectorOf(site, task));
       if (signal.aborted || !this.#letGo.signal.aborted) throw error;
       const name = job?.metadata.name ?? jobName(this.#options.site, task, 0);
       throw new DrError('lease-held', `the Job ${name} goes on without this process`, { cause: error });
@@ -77,6 +78,11 @@ export class KubernetesExecutor implements Executor {
     this.#adopting ??= this.#adoptAll().finally(() => {
       this.#adopting = undefined;
     });
+  }
+
+  endBackups(): void {
+    const { site, leadership } = this.#options;
+    if (leadership.leads()) void this.#cancel(`${jobLabels.site}=${labelOf(site)},${jobLabels.verb}=backup`);
   }
 
   letGo(reason: DrError): void {
@@ -185,18 +191,23 @@ export class KubernetesExecutor implements Executor {
     );
   }
 
-  /** Ends a Job that is nobody's work any more; its pod gets the time to stop cleanly. */
-  async #cancel(job: ClusterObject): Promise<void> {
-    const { cluster, log } = this.#options;
+  /** Ends the Jobs of what is nobody's work any more, one that was just being made included; pods get the time to stop cleanly. */
+  async #cancel(selector: string): Promise<void> {
+    const { cluster, config, log } = this.#options;
     const signal = AbortSignal.timeout(CANCEL_MS);
-    const ref = this.#refOf(job);
     try {
-      await cluster.delete(ref, { uid: job.metadata.uid }, signal);
-      await removeSnapshot(cluster, { namespace: this.#namespace, name: ref.name }, signal);
-      log.warn({ job: ref.name }, 'Job cancelled');
+      const jobs = await listJobs(cluster, this.#namespace, selector, signal);
+      for (const job of jobs.filter((each) => endOf(each) === undefined)) {
+        const ref = this.#refOf(job);
+        await cluster.delete(ref, {}, signal);
+        if (config.volumes[job.metadata.annotations?.[jobLabels.resource] ?? '']?.snapshot) {
+          await removeSnapshot(cluster, { namespace: this.#namespace, name: ref.name }, signal);
+        }
+        log.warn({ job: ref.name }, 'Job cancelled');
+      }
     } catch (error) {
       if (error instanceof DrError && error.kind === 'not-found') return;
-      log.error({ job: ref.name, error }, 'a Job that nobody wants any more could not be cancelled');
+      log.error({ selector, error }, 'a Job that nobody wants any more could not be cancelled');
     }
   }
 
@@ -250,7 +261,7 @@ export class KubernetesExecutor implements Executor {
       annotations: {
         [jobLabels.resource]: resource,
         [jobLabels.occurrence]: occurrence,
-        ...(state && { 'dr/leader': state.identity, 'dr/generation': String(state.generation) }),
+        ...(state && { 'dr.io/leader': state.identity, 'dr.io/generation': String(state.generation) }),
       },
       args: [verb, resource, '--json', '--site', site, '--if-none-since', occurrence, ...args],
       image: config.image,

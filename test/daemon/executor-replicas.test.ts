@@ -119,7 +119,7 @@ test('the leader is killed with -9 while a Job runs: the other replica follows i
     release = resolve;
   });
   kubelet.beforeStart = async (pod) => {
-    if (pod.metadata.labels?.['dr/resource'] === 'uploads') await held;
+    if (pod.metadata.labels?.['dr.io/resource'] === 'uploads') await held;
   };
   const a = await replica('a');
   await a.until(
@@ -168,7 +168,7 @@ test('an image that cannot be pulled is told as the reason of the failed backup'
   expect((await daemon.get('/metrics')).text).toMatch(
     /^dr_cluster_jobs_total\{verb="backup",outcome="not-started"\} [12]$/m,
   );
-  expect(kubelet.jobs().filter(({ metadata }) => metadata.labels?.['dr/resource'] === 'uploads')).toEqual([]);
+  expect(kubelet.jobs().filter(({ metadata }) => metadata.labels?.['dr.io/resource'] === 'uploads')).toEqual([]);
 });
 
 test('the daemon is told to stop while a Job runs: it ends at once, the Job goes on, and the next start learns its end', async () => {

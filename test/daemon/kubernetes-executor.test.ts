@@ -178,10 +178,10 @@ test('a Job runs the same command with the settings of the daemon, a restricted 
   expect(run?.env).toMatchObject({ DR_SITE: 'east', PGPASSWORD: 's3cret', DR_POD_NAME: run?.pod });
   const [job] = kubelet.jobs();
   expect(job?.metadata.labels).toEqual({
-    'dr/site': 'east',
-    'dr/verb': 'backup',
-    'dr/resource': 'fine',
-    'dr/occurrence': String(SLOT),
+    'dr.io/site': 'east',
+    'dr.io/verb': 'backup',
+    'dr.io/resource': 'fine',
+    'dr.io/occurrence': String(SLOT),
     'app.kubernetes.io/name': 'dr',
     'app.kubernetes.io/instance': 'prod',
     'app.kubernetes.io/component': 'job',
@@ -346,6 +346,20 @@ test('what nobody wants any more is cancelled with its pod; what is only let go 
   await expect.poll(() => kubelet.runningPods().length).toBe(0);
 });
 
+test('backups that another replica began are cancelled when the site is active no more; verifications go on', async () => {
+  const before = await executor();
+  const both = [task('slow'), task('slow', { verb: 'verify' })].map((each) =>
+    before.executor.run(each, never).catch(() => {}),
+  );
+  await expect.poll(() => kubelet.runningPods().length).toBe(2);
+  before.executor.letGo(new DrError('interrupted', 'stopped'));
+  await Promise.all(both);
+  const { executor: jobs } = await executor();
+  jobs.endBackups();
+  await expect.poll(() => kubelet.runningPods().length).toBe(1);
+  expect(kubelet.jobs().map(({ metadata }) => metadata.labels?.[jobLabels.verb])).toEqual(['verify']);
+});
+
 test('the API server goes away while a Job runs, and answers are lost: nothing is made twice and the result is learnt', async () => {
   const { executor: jobs } = await executor();
   server.faults.next('create', { kind: 'lose-reply' }, 1, 'jobs');
@@ -357,6 +371,7 @@ test('the API server goes away while a Job runs, and answers are lost: nothing i
   if (failed !== undefined) expect(failed).toMatchObject({ kind: 'unreachable' });
   const slow = jobs.run(task('slow'), never);
   await expect.poll(() => kubelet.runningPods().length).toBe(1);
+  await expect.poll(() => jobs.running()[0]?.pod).toBe(kubelet.runningPods()[0]);
   await server.stop();
   writeFileSync(join(root, 'go'), '');
   await expect.poll(() => kubelet.runningPods().length).toBe(0);
