@@ -36,7 +36,7 @@ export interface LayOutOptions {
  * Lays a database out so that a stock PostgreSQL recovers it to the target by itself, with nothing of dr beside it: the base backup, its WAL
  * as files in a folder, and settings that fetch them with `cp`. The server becomes a hot standby that stops at the target and stays
  * read-only until somebody promotes it, after having looked that it is there; the promotion removes the folder. Called again after a
- * crash, it goes on.
+ * crash, it goes on; called again while the server is stopped, it adds the WAL that has been archived since.
  */
 export async function layOutDatabase(options: LayOutOptions): Promise<{ readonly walFiles: number }> {
   const { point, dataDirectory, walDirectory } = options;
@@ -75,12 +75,17 @@ async function refuseForeign(walDirectory: string, dataDirectory: string): Promi
   });
 }
 
-/** Every WAL file that recovery may ask for, on all timelines of the line; those that are there completely are not fetched again. */
+/** Every WAL file that recovery may ask for, on all timelines of the line; those that are there are not fetched again, but for the last. */
 async function placeWalFiles(options: LayOutOptions): Promise<number> {
   const { store, point, keyRing, walDirectory, onProgress, signal } = options;
   const { manifest, database, plan } = point;
   const names = walFileNames(plan, database.segmentBytes);
   const present = new Set(await readdir(walDirectory));
+  // What was the end of the archive the last time may have grown since.
+  const last = [...present]
+    .filter((name) => /^[0-9A-F]{24}$/.test(name))
+    .sort((a, b) => (a.slice(8) < b.slice(8) ? 1 : -1));
+  for (const name of last.filter((each) => each.slice(8) === last[0]?.slice(8))) present.delete(name);
   let done = 0;
   await forEachLimit(names, FILES_IN_FLIGHT, async (name) => {
     if (!present.has(name)) {

@@ -1,11 +1,10 @@
-import { posix } from 'node:path';
+import type { DatabaseRecoveryPoint } from '../../backup/recover-database.ts';
 import type { Clock } from '../../base/clock.ts';
 import { DrError, isAbort, messageOf } from '../../base/errors.ts';
 import type { OnProgress } from '../../base/progress.ts';
 import { printableUrl } from '../../base/redact.ts';
 import type { Cluster, ClusterObject } from '../../cluster/contract.ts';
 import { showRef } from '../../cluster/contract.ts';
-import { lookAtJob } from '../../cluster/jobs.ts';
 import type { WorkloadConfig } from '../../config/types.ts';
 import { formatLsn } from '../../postgres/lsn.ts';
 import type { DatabasePlace, DatabaseState, RecoveredDatabase, RecoveryTarget, ResourcePoint } from '../ports.ts';
@@ -13,9 +12,9 @@ import { momentOf } from '../recovery-assess.ts';
 import { type RecoveryParts, recoveryPointOf } from '../recovery-point.ts';
 import { find } from './sites.ts';
 import { steady } from './steady.ts';
-import { jobName, volumeJob } from './volume-job.ts';
+import { fillVolume, requireUser } from './volume-fill.ts';
 import { markOf, restoredAnnotation, type VolumeMark } from './volume-mark.ts';
-import { claimObject, type VolumePlace, volumePlace } from './volume-place.ts';
+import { volumePlace } from './volume-place.ts';
 import { Replay } from './volume-replay.ts';
 import { forgetTarget, lookAtServer, promoteServer, type ServerLook } from './volume-server.ts';
 import { describePods, podsOf, troubleOf, wantedOf, workloadRef } from './workload-state.ts';
@@ -82,12 +81,61 @@ export class VolumeDatabases {
     const chosen = await this.#chosen({ vault: point.vault, backup: point.backupId, at }, place, signal);
     const begin: VolumeMark = isOurs
       ? present
-      : { run: place.runId, vault: point.vault, backup: point.backupId, at, state: 'filling' };
+      : { run: place.runId, vault: point.vault, backup: point.backupId, at, state: 'filling', round: 0 };
     if (begin.state === 'filling') {
       await this.#mark(cluster, place, begin, signal);
-      await this.#fill(cluster, place, begin, volumePlace(place.volume, object, place.directory), onProgress, signal);
+      await fillVolume(
+        this.#parts.clock,
+        cluster,
+        place,
+        begin,
+        volumePlace(place.volume, object, place.directory),
+        onProgress,
+        signal,
+      );
       await this.#mark(cluster, place, { ...begin, state: 'filled' }, signal);
     }
+    return await this.#finish(cluster, place, begin, chosen, point.bytes, onProgress, signal);
+  }
+
+  /** Adds what has been archived since: the server is stopped, a Job adds the WAL, the server goes on where it stood. */
+  async catchUp(place: DatabaseInVolume, onProgress: OnProgress, signal: AbortSignal): Promise<RecoveredDatabase> {
+    const cluster = await this.#parts.cluster(place.site);
+    const object = await cluster.get(workloadRef(place.volume), signal);
+    const mark = markOf(object);
+    const isReady = mark?.state === 'recovered' || mark?.state === 'catching-up';
+    if (mark === undefined || mark.run !== place.runId || !isReady || mark.at.kind !== 'latest') {
+      throw new DrError(
+        'refused',
+        `${place.name} is not recovered to the latest moment: it cannot be replayed further`,
+        {
+          where: showRef(workloadRef(place.volume)),
+          next: 'Begin anew with --new, without --at.',
+        },
+      );
+    }
+    const volume = volumePlace(place.volume, object, place.directory);
+    requireUser(place, volume);
+    const round = mark.state === 'recovered' ? mark.round + 1 : mark.round;
+    const next: VolumeMark = { ...mark, state: 'catching-up', round };
+    await this.#mark(cluster, place, next, signal);
+    await this.#stop(cluster, place, onProgress, signal);
+    await fillVolume(this.#parts.clock, cluster, place, next, volume, onProgress, signal);
+    const chosen = await this.#chosen(next, place, signal);
+    return await this.#finish(cluster, place, next, chosen, mark.recovered?.bytes ?? 0, onProgress, signal);
+  }
+
+  /** Starts the server and waits until it has proven that it stands at the target. */
+  async #finish(
+    cluster: Cluster,
+    place: DatabaseInVolume,
+    begin: VolumeMark,
+    chosen: DatabaseRecoveryPoint,
+    bytes: number,
+    onProgress: OnProgress,
+    signal: AbortSignal,
+  ): Promise<RecoveredDatabase> {
+    const { at } = begin;
     await this.#setCount(cluster, place, 1, signal);
     const replay = new Replay(chosen, this.#parts);
     const look = await this.#awaitTarget(cluster, place, replay, onProgress, signal);
@@ -99,7 +147,7 @@ export class VolumeDatabases {
       ...(lastCommitAtMs === undefined ? {} : { lastCommitAtMs }),
       recoveredToMs:
         at.kind === 'lsn' ? (lastCommitAtMs ?? Date.parse(chosen.manifest.recoveryPoint)) : momentOf(chosen, at),
-      bytes: point.bytes,
+      bytes,
     };
     await this.#mark(cluster, place, { ...begin, state: 'recovered', recovered }, signal);
     return recovered;
@@ -166,91 +214,6 @@ export class VolumeDatabases {
     });
   }
 
-  /** Fills the volume by a Job; one that this run has begun goes on. */
-  async #fill(
-    cluster: Cluster,
-    place: DatabaseInVolume,
-    mark: VolumeMark,
-    volume: VolumePlace,
-    onProgress: OnProgress,
-    signal: AbortSignal,
-  ): Promise<void> {
-    const { clock } = this.#parts;
-    const { restore, namespace } = place.volume;
-    if (restore === undefined) throw new DrError('internal', `${place.volume.entry} has no "restore"`);
-    if (volume.template !== undefined) await this.#ensureClaim(cluster, place, volume, signal);
-    const name = jobName(place.runId, place.name);
-    const ref = { apiVersion: 'batch/v1', kind: 'Job', namespace, name };
-    const at =
-      mark.at.kind === 'time' ? new Date(mark.at.atMs).toISOString() : mark.at.kind === 'lsn' ? mark.at.lsn : 'latest';
-    const { directory } = place;
-    const args = [
-      '--to',
-      directory,
-      '--wal-to',
-      posix.join(directory, 'dr_archive'),
-      '--vault',
-      mark.vault,
-      '--backup',
-      mark.backup,
-      '--at',
-      at,
-    ];
-    const job = volumeJob({
-      name,
-      runId: place.runId,
-      database: place.name,
-      site: place.site,
-      place: volume,
-      restore,
-      args,
-    });
-    const known = await find(cluster, ref, signal);
-    // One that failed is begun anew; what it left in the volume is gone on with.
-    if (known && (await lookAtJob(cluster, ref, signal)).phase === 'failed') {
-      await cluster.delete(ref, { propagation: 'Foreground', uid: known.metadata.uid }, signal);
-      while (await find(cluster, ref, signal)) await clock.sleep(LOOK_EVERY_MS, signal);
-    }
-    if ((await find(cluster, ref, signal)) === undefined) await cluster.create(job, {}, signal);
-    const begun = clock.now();
-    for (;;) {
-      const { phase, reason, message, pod } = await lookAtJob(cluster, ref, signal);
-      if (phase === 'succeeded') return;
-      if (phase === 'failed') {
-        throw new DrError(
-          'local',
-          `the Job that fills the volume of ${place.name} failed: ${reason ?? 'no reason is known'}`,
-          {
-            where: `Job ${namespace}/${name}${message ? `: ${message.trim().slice(-600)}` : ''}`,
-            next: `Read its log (kubectl logs -n ${namespace} job/${name}), mend that, and run the same command again.`,
-            retryable: true,
-          },
-        );
-      }
-      const detail = `Job ${name}: ${phase}${reason ? ` (${reason})` : pod ? ` as ${pod}` : ''}`;
-      onProgress({
-        task: `fill the volume of ${place.name}`,
-        done: (clock.now() - begun) / 1000,
-        total: 0,
-        unit: 'seconds',
-        detail,
-      });
-      await clock.sleep(LOOK_EVERY_MS, signal);
-    }
-  }
-
-  async #ensureClaim(
-    cluster: Cluster,
-    place: DatabaseInVolume,
-    volume: VolumePlace,
-    signal: AbortSignal,
-  ): Promise<void> {
-    const ref = { apiVersion: 'v1', kind: 'PersistentVolumeClaim', namespace: volume.namespace, name: volume.claim };
-    if (await find(cluster, ref, signal)) return;
-    const object = await cluster.get(workloadRef(place.volume), signal);
-    await cluster.create(claimObject(object, volume), {}, signal);
-  }
-
   /** Waits until the server has proven that it stands at the target; says how it stands. */
   async #awaitTarget(
     cluster: Cluster,
@@ -309,14 +272,18 @@ export class VolumeDatabases {
     onProgress: OnProgress,
     signal: AbortSignal,
   ): Promise<void> {
+    await this.#stop(cluster, place, onProgress, signal);
+    await this.#setCount(cluster, place, 1, signal);
+  }
+
+  async #stop(cluster: Cluster, place: DatabaseInVolume, onProgress: OnProgress, signal: AbortSignal): Promise<void> {
     await this.#setCount(cluster, place, 0, signal);
     for (;;) {
       const pods = await podsOf(cluster, await cluster.get(workloadRef(place.volume), signal), signal);
       if (pods.length === 0) break;
-      onProgress({ task: `restart ${place.name}`, done: 0, total: 0, unit: 'seconds', detail: describePods(pods) });
+      onProgress({ task: `stop ${place.name}`, done: 0, total: 0, unit: 'seconds', detail: describePods(pods) });
       await this.#parts.clock.sleep(LOOK_EVERY_MS, signal);
     }
-    await this.#setCount(cluster, place, 1, signal);
   }
 
   async #setCount(

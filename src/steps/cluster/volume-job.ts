@@ -19,9 +19,9 @@ export interface VolumeJob {
   readonly args: readonly string[];
 }
 
-/** Name of the Job of a run and database: always the same, so that a resumed run finds the one that it has begun. */
-export function jobName(runId: string, database: string): string {
-  const digest = createHash('sha256').update(`${runId} ${database}`).digest('hex').slice(0, 10);
+/** Name of the Job of a run, database and round: always the same, so that a resumed run finds the one that it has begun. */
+export function jobName(runId: string, database: string, round = 0): string {
+  const digest = createHash('sha256').update(`${runId} ${database} ${round}`).digest('hex').slice(0, 10);
   const readable = database
     .toLowerCase()
     .replace(/[^a-z0-9]+/g, '-')

@@ -10,8 +10,10 @@ const markSchema = z.object({
   vault: z.string(),
   backup: z.string(),
   at: recoveryTargetSchema,
-  /** `filling` is written before the Job is made; `promoting` before the server is told. */
-  state: z.enum(['filling', 'filled', 'recovered', 'promoting', 'promoted']),
+  /** `filling` and `catching-up` are written before the Job is made; `promoting` before the server is told. */
+  state: z.enum(['filling', 'filled', 'recovered', 'catching-up', 'promoting', 'promoted']),
+  /** How often it was caught up; each time has a Job of its own. */
+  round: z.number().default(0),
   recovered: recoveredDatabaseSchema.optional(),
   timeline: z.number().optional(),
 });

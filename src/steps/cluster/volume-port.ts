@@ -54,17 +54,10 @@ export function withVolumes<Port extends RecoveryPort>(port: Port, parts: Volume
     },
     promoteDatabase: async (place, signal) =>
       isInVolume(place) ? await volumes.promote(place, signal) : await port.promoteDatabase(place, signal),
-    catchUp: async (place, onProgress, signal) => {
-      if (!isInVolume(place)) return await port.catchUp(place, onProgress, signal);
-      throw new DrError(
-        'refused',
-        `${place.name} lies in a volume: it cannot be replayed further once it is laid out`,
-        {
-          where: showRef(workloadRef(place.volume)),
-          next: 'For a planned move use a runbook that restores after database.drain (docs/kubernetes.md has it).',
-        },
-      );
-    },
+    catchUp: async (place, onProgress, signal) =>
+      isInVolume(place)
+        ? await volumes.catchUp(place, onProgress, signal)
+        : await port.catchUp(place, onProgress, signal),
     openDatabase: async (place, signal) =>
       isInVolume(place) ? await reopenServer(volumes.url(place), signal) : await port.openDatabase(place, signal),
     reserveWal: async (place, slot, signal) =>

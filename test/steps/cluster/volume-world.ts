@@ -166,7 +166,13 @@ export class VolumeWorld {
     await this.#archiver.waitFor(/streaming/);
     const taken = await this.#dr('backup', 'orders').ended;
     if (taken.code !== 0) throw new Error(taken.stderr);
-    await source.sql('insert into orders select generate_series(5001, 6000)');
+    await this.write(5001, 6000);
+  }
+
+  /** Orders that are committed at the source, and archived. */
+  async write(from: number, to: number): Promise<void> {
+    const { source } = this;
+    await source.sql('insert into orders select generate_series($1::int, $2::int)', [from, to]);
     const [position] = await source.sql<{ lsn: string }>('select pg_current_wal_flush_lsn()::text as lsn');
     const wanted = parseLsn(position?.lsn ?? '') ?? 0n;
     while ((parseLsn(this.#heartbeat().lsn) ?? 0n) < wanted) await pause(50);

@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { parseLsn } from '../../../src/postgres/lsn.ts';
 import { queryRows } from '../../../src/postgres/query.ts';
 import type { ResourcePoint } from '../../../src/steps/ports.ts';
 import { VolumeWorld } from './volume-world.ts';
@@ -9,7 +10,7 @@ import { VolumeWorld } from './volume-world.ts';
 let world: VolumeWorld;
 let point: ResourcePoint;
 // What does not come to its end is told where it stands.
-const signal = AbortSignal.timeout(100_000);
+const signal = AbortSignal.timeout(200_000);
 const latest = { kind: 'latest' } as const;
 const nothing = () => {};
 
@@ -169,4 +170,45 @@ describe('a database in the volume of a StatefulSet', () => {
     expect(findings.map(({ ok }) => ok)).toEqual([true, false]);
     expect(findings[1]?.what).toContain('has 1Mi');
   });
+
+  it('is caught up with what was archived since, as often as it takes, also after a kill', async () => {
+    world.createStatefulSet();
+    const place = world.place('run-6');
+    const before = await world.recovery().restoreDatabase(place, point, latest, nothing, signal);
+    await world.write(6001, 6500);
+    const stop = new AbortController();
+    const killed = world
+      .recovery()
+      .catchUp(place, ({ task }) => void (/^fill/.test(task) && stop.abort(new Error('killed'))), stop.signal);
+    await expect(killed).rejects.toThrow();
+    const caughtUp = await world.recovery().catchUp(place, nothing, signal);
+    expect(await rows()).toBe(6500);
+    expect(parseLsn(caughtUp.replayedTo)).toBeGreaterThan(parseLsn(before.replayedTo) ?? 0n);
+    await world.write(6501, 6600);
+    await world.recovery().catchUp(place, nothing, signal);
+    expect(await rows()).toBe(6600);
+    // One Job to restore, one for each time.
+    expect(world.jobs).toHaveLength(3);
+    expect(await world.recovery().promoteDatabase(place, signal)).toEqual({ timeline: 2 });
+    expect(await rows()).toBe(6600);
+  });
+
+  it('is not caught up where nothing says who its server is', async () => {
+    world.createStatefulSet({ template: rootTemplate() });
+    const place = world.place('run-7');
+    await world.recovery().restoreDatabase(place, point, latest, nothing, signal);
+    await expect(world.recovery().catchUp(place, nothing, signal)).rejects.toMatchObject({
+      kind: 'refused',
+      next: expect.stringContaining('Set securityContext.runAsUser'),
+    });
+  });
 });
+
+/** Pods of an image that begins as root and gives its files away by itself. */
+function rootTemplate(): object {
+  const volumeMounts = [{ name: 'data', mountPath: join(world.root, 'pv') }];
+  return {
+    metadata: { labels: { app: 'orders-db' } },
+    spec: { containers: [{ name: 'postgres', image: 'postgres:17', volumeMounts }] },
+  };
+}
