@@ -26,6 +26,7 @@ const everything = {
     passphrase: { secret: 'dr-passphrase' },
     kubeconfigs: { west: { secret: 'dr-west-cluster' } },
   },
+  restoreJobs: { namespaces: ['shop'] },
   externalSecrets: {
     enabled: true,
     store: { name: 'vault' },
@@ -123,7 +124,7 @@ describe.skipIf(helm === undefined)('the chart: needs Helm (Linux on x64, or on 
       for (const { kind, metadata } of objects) {
         const others = ['shop', namespace];
         if (clusterWide.has(kind)) expect(metadata.namespace).toBeUndefined();
-        else if (kind.startsWith('Role')) expect(others).toContain(metadata.namespace);
+        else if (kind.startsWith('Role') || metadata.name === 'dr-config') expect(others).toContain(metadata.namespace);
         else expect(metadata.namespace).toBe(namespace);
         expect(metadata.labels).toMatchObject({
           'app.kubernetes.io/name': 'dr',
@@ -210,6 +211,13 @@ describe.skipIf(helm === undefined)('the chart: needs Helm (Linux on x64, or on 
       config: { daemon: { listen: '0.0.0.0:9999', retention: 'weekly' }, scratch: '/srv/scratch' },
     });
     expect(own).toMatchObject({ daemon: { listen: '0.0.0.0:9999', retention: 'weekly' }, scratch: '/srv/scratch' });
+  });
+
+  test('Jobs that restore into volumes find the same configuration in their namespace', async () => {
+    const rendered = await render(helm, { values: { restoreJobs: { namespaces: ['shop', 'billing'] } } });
+    const given = rendered.objects.filter(({ metadata }) => metadata.name === 'dr-config');
+    expect(given.map(({ metadata }) => metadata.namespace)).toEqual(['shop', 'billing']);
+    for (const { data } of given) expect(data).toEqual(one(rendered, 'ConfigMap', 'dr')['data']);
   });
 
   test('runbooks of a ConfigMap, mounted as Kubernetes does it, are found', async () => {

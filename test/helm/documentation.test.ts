@@ -37,7 +37,13 @@ describe.skipIf(helm === undefined)('docs/kubernetes.md: needs Helm (Linux on x6
     const path = join(await tempDir('configuration'), 'dr.yaml');
     await writeFile(path, (one(rendered, 'ConfigMap', 'dr')['data'] as Record<string, string>)['dr.yaml'] ?? '');
     const key = 'age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p';
-    const env = { DR_AGE_RECIPIENT: key, DR_SAFE_RECIPIENT: key, ORDERS_DATABASE_URL: 'postgresql://dr@db/orders' };
+    const url = 'postgresql://dr@orders-db.shop/orders';
+    const env = {
+      DR_AGE_RECIPIENT: key,
+      DR_SAFE_RECIPIENT: key,
+      ORDERS_DATABASE_URL: url,
+      ORDERS_DATABASE_URL_WEST: url,
+    };
     const { config } = await loadConfig(path, env, {});
     expect(config.sites[name]?.cluster).toEqual({});
     if (name === 'west') expect(config.sites['east']?.cluster?.kubeconfig).toBe('/etc/dr/clusters/east/kubeconfig');
