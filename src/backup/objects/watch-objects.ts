@@ -41,6 +41,8 @@ export class ObjectsWatch {
   readonly #options: WatchObjectsOptions;
   readonly #excludes: (path: string) => string | undefined;
   readonly #watches = new Map<string, Watching>();
+  /** Kinds that the server has and does not let anybody watch, and why: tried again when the kinds are asked for anew. */
+  readonly #refused = new Map<string, string>();
   /** Kinds that roles allow only namespace by namespace. */
   readonly #divided = new Set<string>();
   readonly #running = new Set<Promise<void>>();
@@ -62,7 +64,10 @@ export class ObjectsWatch {
     return {
       kinds: watches.length,
       objects: watches.reduce((sum, { size }) => sum + size, 0),
-      troubles: watches.flatMap(({ name, trouble }) => (trouble ? [`${name}: ${messageOf(trouble)}`] : [])),
+      troubles: [
+        ...watches.flatMap(({ name, trouble }) => (trouble ? [`${name}: ${messageOf(trouble)}`] : [])),
+        ...[...this.#refused].map(([name, why]) => `${name}: ${why}`),
+      ],
     };
   }
 
@@ -79,6 +84,7 @@ export class ObjectsWatch {
       while (!signal.aborted) {
         const asked = this.#refresh.signal;
         await clock.sleep(refreshMs, AbortSignal.any([signal, asked]), { unref: true }).catch(() => {});
+        this.#refused.clear();
         if (asked.aborted) await clock.sleep(DEFINED_MS, signal, { unref: true }).catch(() => {});
         this.#refresh = new AbortController();
         if (signal.aborted) return;
@@ -105,6 +111,7 @@ export class ObjectsWatch {
         wanted.add(name);
         const known = this.#watches.get(name);
         if (known?.watch.type.apiVersion === type.apiVersion || this.#divided.has(name)) continue;
+        if (this.#refused.has(name)) continue;
         known?.stop.abort();
         const watch = this.#start(name, type, namespace, signal);
         // Which objects count is known only when the namespaces are.
@@ -172,14 +179,16 @@ export class ObjectsWatch {
       await watch.run(signal);
     } catch (error) {
       if (signal.aborted) return;
-      // The kind is gone, or is served otherwise: the next look at the kinds tells.
       this.#watches.delete(name);
       this.#divided.delete(kindName(watch.type));
       this.#options.onChange();
-      this.#refresh.abort();
-      if (!(error instanceof DrError && error.kind === 'not-found')) {
-        this.#options.log.warn({ kind: name, error }, 'a kind of the cluster cannot be watched');
-      }
+      // A kind that is gone is no trouble; a definition that brings it back is noticed.
+      if (error instanceof DrError && error.kind === 'not-found') return;
+      this.#refused.set(name, messageOf(error));
+      this.#options.log.warn(
+        { kind: name, error },
+        'a kind of the cluster cannot be watched: it is looked at every hour',
+      );
     }
   }
 

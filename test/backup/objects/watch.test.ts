@@ -221,3 +221,29 @@ test('a kind whose name is excluded, or whose file is, tells nothing', async () 
   await told;
   expect(seen.changes).toBe(1);
 });
+
+test('a kind that nobody may watch is said once, and is no reason to ask for it again and again', async () => {
+  seedShop(objects);
+  server.faults.always('watch', { kind: 'status', code: 405, message: 'watching is not supported' }, 'widgets');
+  const { watching, changed } = await watch();
+  await until(() => watching.state.troubles.length === 1);
+  expect(watching.state.troubles[0]).toMatch(/^widgets.example.com of namespace shop: .*watching is not supported/);
+  const asked = () => server.calls.filter((call) => call.startsWith('watch') && call.includes('/widgets')).length;
+  const before = asked();
+  for (const colour of ['green', 'red', 'blue']) {
+    const told = changed();
+    paint(colour);
+    await told;
+  }
+  expect(asked()).toBe(before);
+  // A definition that changes may have mended it.
+  server.faults.clear();
+  merge(
+    'apiextensions.k8s.io/v1',
+    'CustomResourceDefinition',
+    'widgets.example.com',
+    { metadata: { labels: { a: 'b' } } },
+    '',
+  );
+  await until(() => watching.state.troubles.length === 0);
+});
