@@ -1,6 +1,7 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
+import { systemClock } from '../../src/base/clock.ts';
 import { DrError } from '../../src/base/errors.ts';
 import { silentLog } from '../../src/base/log.ts';
 import type { Cluster } from '../../src/cluster/contract.ts';
@@ -202,6 +203,37 @@ test('a leader whose server is away counts itself out before another may take ov
   expect(roles).toEqual(['leader', 'lapsed', 'leader']);
   await keeper.stop(0);
   await running;
+});
+
+test('an API server that accepts requests and never answers counts as one that is away', async () => {
+  await using server = await KubernetesServer.start();
+  server.objects.create({ apiVersion: 'v1', kind: 'Namespace', metadata: { name: 'dr' } }, undefined);
+  const kubeconfig = join(await tempDir('lease'), 'kubeconfig');
+  writeFileSync(kubeconfig, server.kubeconfig());
+  const cluster = await openCluster({ kubeconfig, context: undefined, env: {} }, silentLog);
+  const { namespace, name } = REF;
+  const elapsed = () => performance.now();
+  const lease = new ClusterLease(cluster, { namespace, name, identity: 'a', durationMs: 1500, elapsed, now: Date.now });
+  const succession: Succession = { announce: async () => true, isSucceeded: async () => false };
+  const keeper = new LeaderKeeper({
+    lease,
+    succession,
+    clock: systemClock,
+    elapsed,
+    log: silentLog,
+    onChange: () => {},
+  });
+  const running = keeper.run();
+  await expect.poll(() => keeper.state.role, { timeout: 5000 }).toBe('leader');
+  server.faults.always('get', { kind: 'hang' }, 'leases');
+  const hungMs = performance.now();
+  await expect.poll(() => keeper.state.role, { timeout: 10_000, interval: 20 }).toBe('lapsed');
+  expect(performance.now() - hungMs).toBeLessThan(1500 + 2000);
+  server.faults.clear();
+  await expect.poll(() => keeper.state.role, { timeout: 10_000 }).toBe('leader');
+  await keeper.stop(0);
+  await running;
+  cluster.close();
 });
 
 test('a process that stood still leads no more from the moment it wakes up, before it has asked anybody', async () => {
