@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import type { ClusterObject } from '../../src/cluster/contract.ts';
 import { type Right, type RightsFeature, rights, rightsFeatures, stepRights } from '../../src/cluster/rights.ts';
+import { stepRegistry } from '../../src/steps/registry.ts';
 import { helmPrograms } from '../harness/helm/programs.ts';
 import { environments, type Rendered, render } from '../harness/helm/render.ts';
 
@@ -70,6 +71,10 @@ test('the table says why, and repeats nothing', () => {
     const all = wanted(list);
     expect(all).toEqual([...new Set(all)]);
   }
+});
+
+test('every step that has rights is a step', () => {
+  for (const step of Object.keys(stepRights)) expect([...stepRegistry.keys()]).toContain(step);
 });
 
 test('nothing but the restore of configuration may write roles, and nothing may do everything', () => {
