@@ -104,6 +104,9 @@ export class ObjectsWatch {
     const { select } = this.#options;
     const { types, missing } = await this.#cluster.discover(signal);
     const taken = chooseKinds(types, select).taken.filter(({ verbs }) => verbs.includes('watch'));
+    // Whether they are backed up themselves or not, they decide what else is.
+    const namespaceType = types.find(isNamespaceType);
+    if (select.selector !== undefined && namespaceType && !taken.includes(namespaceType)) taken.unshift(namespaceType);
     const wanted = new Set<string>();
     for (const type of taken) {
       for (const namespace of this.#scopesOf(type)) {

@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { ObjectsWatch } from '../../../src/backup/objects/watch-objects.ts';
 import { silentLog } from '../../../src/base/log.ts';
+import type { ClusterObject } from '../../../src/cluster/contract.ts';
 import type { KubernetesCluster } from '../../../src/cluster/kubernetes.ts';
 import type { MemoryObjects } from '../../../src/cluster/memory/objects.ts';
 import { everything } from '../../harness/kubernetes/rbac.ts';
@@ -50,6 +51,12 @@ async function watch(source = shop, token = 'admin-token') {
   /** Until `test` is so after a change. */
   const changed = (test = () => true) => new Promise<void>((wake) => waiting.push({ test, wake }));
   return { watching, seen, changed };
+}
+
+/** Another definition than that of widgets. */
+function definitionOf(name: string): Pick<ClusterObject, 'metadata' | 'spec'> {
+  const names = { kind: `${name[0]?.toUpperCase()}${name.slice(1)}`, plural: `${name}s` };
+  return { metadata: { name: `${name}s.example.com` }, spec: { ...(widgetDefinition['spec'] as object), names } };
 }
 
 /** Looks again with every turn of the loop: for what happens within moments. */
@@ -246,4 +253,15 @@ test('a kind that nobody may watch is said once, and is no reason to ask for it 
     '',
   );
   await until(() => watching.state.troubles.length === 0);
+});
+
+test('namespaces that a selector chooses are followed even when they are not backed up themselves', async () => {
+  seedShop(objects);
+  for (let i = 0; i < 5; i++) add(objects, { ...widgetDefinition, ...definitionOf(`part${i}`) });
+  const kinds = { include: ['configmaps', '*.example.com'], exclude: [] };
+  const { watching, changed } = await watch(selecting({ namespaces: undefined, selector: 'tier=production', kinds }));
+  expect(watching.state.objects).toBe(3);
+  const told = changed();
+  paint('green');
+  await told;
 });
