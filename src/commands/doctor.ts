@@ -13,6 +13,7 @@ import type { Config } from '../config/types.ts';
 import { type Area, countVerdicts, renderDoctor } from '../report/doctor.ts';
 import { loadRunbook, shippedRunbooks } from '../runbook/load.ts';
 import { examineDatabaseRecovery, examineDirectoryRecovery, examineScratch } from '../steps/doctor-recovery.ts';
+import { volumeAt } from '../steps/places.ts';
 import { openRecovery } from '../steps/recovery-port.ts';
 import { stepRegistry } from '../steps/registry.ts';
 import { openTraffic } from '../traffic/open.ts';
@@ -23,6 +24,7 @@ import type { CommandContext, CommandResult } from './context.ts';
 import { daemonClusterAreas } from './daemon-cluster.ts';
 import { type Look, openLooks, quietLog } from './doctor-looks.ts';
 import { examineVaults } from './doctor-vaults.ts';
+import { workloadAreas } from './doctor-workloads.ts';
 import type { DoctorOptions } from './options.ts';
 import { configuredResources } from './resources.ts';
 import { trafficPorts } from './traffic-ports.ts';
@@ -48,6 +50,7 @@ export async function run(given: CommandContext, _options: DoctorOptions): Promi
       ...directoryAreas(patient),
       ...objectsAreas(patient),
       ...daemonClusterAreas(config, site, context, look),
+      ...workloadAreas(config, site, context, look),
       ...recoveryAreas(patient, databases),
       ...trafficAreas(patient),
     ]);
@@ -221,7 +224,8 @@ function recoveryAreas(patient: Patient, databases: readonly DatabaseLook[]): Pr
       const suffix = here === name ? '' : ', seen from this machine';
       return [
         ...Object.values(places.databases).flatMap(({ database, target }) => {
-          if (!target) return [];
+          // What lies in a volume is looked at in its cluster.
+          if (!target || volumeAt(config, database.name, name)) return [];
           return [
             patient.look(`recovery of ${database.name} at ${name}${suffix}`, async (signal) => {
               const facts = await databases.find((each) => each.name === database.name)?.facts;

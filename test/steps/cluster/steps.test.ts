@@ -8,6 +8,7 @@ import type { Cluster, ClusterObject } from '../../../src/cluster/contract.ts';
 import { KubernetesCluster } from '../../../src/cluster/kubernetes.ts';
 import { stepRights } from '../../../src/cluster/step-rights.ts';
 import type { Config } from '../../../src/config/types.ts';
+import { examineClusterSteps } from '../../../src/steps/cluster/doctor.ts';
 import type { RunMode, StepContext } from '../../../src/steps/contract.ts';
 import { stepRegistry } from '../../../src/steps/registry.ts';
 import { settingsFor } from '../../cluster/support.ts';
@@ -646,6 +647,52 @@ describe('gitops.pause of an Application of Argo CD', () => {
 
   it('says when the cluster has no Argo CD', async () => {
     await expect(run('gitops.pause', 'shop', {})).rejects.toMatchObject({ kind: 'not-found' });
+  });
+});
+
+describe('the doctor', () => {
+  const look = async (rules: Rule[]) => {
+    const context = contextFor('doctor', undefined, { rules });
+    const cluster = await context.world.cluster('west');
+    const { config } = context.world;
+    return await examineClusterSteps({ cluster, config, site: 'west', signal: context.signal });
+  };
+
+  it('finds nothing to mend where everything is there and allowed', async () => {
+    create(workload('Deployment', 'api', { replicas: 3 }));
+    create(workload('StatefulSet', 'db', { replicas: 1 }));
+    create(workload('DaemonSet', 'agent'));
+    define('argoproj.io', 'Application', 'v1alpha1');
+    define('kustomize.toolkit.fluxcd.io', 'Kustomization', 'v1');
+    define('helm.toolkit.fluxcd.io', 'HelmRelease', 'v2beta2');
+    create({
+      apiVersion: 'argoproj.io/v1alpha1',
+      kind: 'Application',
+      metadata: { name: 'shop', namespace: 'argocd' },
+    });
+    for (const [kind, name, apiVersion] of [
+      ['Kustomization', 'apps', 'kustomize.toolkit.fluxcd.io/v1'],
+      ['HelmRelease', 'release', 'helm.toolkit.fluxcd.io/v2beta2'],
+    ] as const)
+      create({ apiVersion, kind, metadata: { name, namespace: 'flux-system' } });
+    const steps = ['workload.scale', 'workload.rollout', 'gitops.pause'];
+    const findings = await look(steps.flatMap(rulesOf));
+    expect(findings.filter(({ verdict }) => verdict !== 'ok')).toEqual([]);
+    expect(findings.map(({ what }) => what)).toContain('Deployment shop/api is there and wants 3');
+  });
+
+  it('names what is missing, with the rule to add', async () => {
+    const api = workload('Deployment', 'api');
+    create(api);
+    const rules = [{ apiGroups: ['apps'], resources: ['deployments', 'statefulsets', 'daemonsets'], verbs: ['get'] }];
+    const findings = await look(rules);
+    const told = findings.map(({ what, next }) => `${what}: ${next}`).join('\n');
+    expect(told).toContain(
+      'dr may not patch deployments in the namespace shop: Add the rule { apiGroups: ["apps"], resources: ["deployments"], verbs: ["patch"] }',
+    );
+    expect(told).toContain('dr may not list pods');
+    expect(told).toContain('StatefulSet shop/db is not there');
+    expect(told).toContain('the cluster has no kind Application');
   });
 });
 
