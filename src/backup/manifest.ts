@@ -90,6 +90,11 @@ export function reuseRatio({ logicalBytes, reusedBytes }: Pick<Manifest, 'logica
   return logicalBytes === 0 ? 0 : (reusedBytes ?? 0) / logicalBytes;
 }
 
+/** True for objects of a cluster: files that exist nowhere but in the backup, and belong to whoever restores them. */
+export function isFromCluster({ kind, source }: Pick<Manifest, 'kind' | 'source'>): boolean {
+  return kind === 'configuration' && source.startsWith('cluster ');
+}
+
 /** What should be in a backup and could not be read: a backup with any is degraded. What vanished meanwhile was deleted by its owner. */
 export function lossesOf({ notes }: Pick<Manifest, 'notes'>): Note[] {
   return notes.filter(({ kind }) => kind === 'unreadable');

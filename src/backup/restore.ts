@@ -9,7 +9,7 @@ import type { ObjectStore } from '../vault/store.ts';
 import { extentsProblem } from './extents.ts';
 import { type Extent, type IndexEntry, treeChecksum } from './index-format.ts';
 import { readIndex } from './index-reader.ts';
-import type { Manifest } from './manifest.ts';
+import { isFromCluster, type Manifest } from './manifest.ts';
 import { type FilePlan, type FramePlan, ReadPlan, type RunPlan } from './restore-plan.ts';
 import { RestoreTarget } from './restore-target.ts';
 import { readReferenced } from './stored-object.ts';
@@ -57,7 +57,7 @@ export interface RestoreResult {
 export async function restoreBackup(options: RestoreOptions): Promise<RestoreResult> {
   const { store, manifest, keyRing, target } = options;
   const directory = new RestoreTarget(target, {
-    owners: options.owners,
+    owners: options.owners ?? (isFromCluster(manifest) ? false : undefined),
     ...(options.relocate ? { relocate: options.relocate } : {}),
   });
   // Keys and index first: a wrong identity or a missing index must not leave anything behind.

@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { isFromCluster } from '../../../src/backup/manifest.ts';
 import { readManagers, readSummary, toYaml } from '../../../src/backup/objects/layout.ts';
 import { MemoryCluster } from '../../../src/cluster/memory/cluster.ts';
 import { backupWorld } from '../fixture.ts';
@@ -49,6 +50,8 @@ describe('a backup of objects', () => {
       'example.com/wheel',
     ]);
     expect(manifest.kind).toBe('configuration');
+    expect(isFromCluster(manifest)).toBe(true);
+    expect(isFromCluster({ kind: 'configuration', source: '/etc/cluster' })).toBe(false);
     expect(manifest.notes).toEqual([]);
   });
 
