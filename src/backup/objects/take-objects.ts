@@ -17,16 +17,20 @@ export interface ObjectsSource {
   readonly allowEmpty: boolean;
 }
 
+/** A whole cluster is some MB: parts of the usual size would only cost the daemon memory. */
+const MOST_PART_BYTES = 4 * 1024 * 1024;
+
 /**
  * Backs up objects of a cluster: an ordinary backup of configuration, whose files are laid out by `layout.ts`. With `newest`, content equal
  * to that backup's makes no new one. What could not be read is told by notes (`unreadable`).
  */
 export async function takeObjectsBackup(
-  context: BackupContext,
+  given: BackupContext,
   source: ObjectsSource,
   cluster: Cluster,
   newest?: Manifest,
 ): Promise<TakenBackup> {
+  const context = { ...given, partBytes: Math.min(given.partBytes, MOST_PART_BYTES) };
   if (source.select.secrets && context.keyPolicy === 'none') {
     throw new DrError('refused', `Secrets of ${source.name} would be stored readable`, {
       where: `configuration.${source.name}.kubernetes.secrets`,
