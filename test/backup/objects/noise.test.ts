@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { contentDigest, managersOf } from '../../../src/backup/objects/content.ts';
 import { noiseOf, withoutNoise } from '../../../src/backup/objects/noise.ts';
 import type { ClusterObject, ManagedFields, ObjectMeta } from '../../../src/cluster/contract.ts';
+import { jobLabels } from '../../../src/cluster/job-object.ts';
 
 /** Objects as an API server of version 1.32 gives them. */
 const object = (
@@ -137,7 +138,7 @@ test.each<[string, ClusterObject, boolean]>([
     object('PersistentVolume', { metadata: { annotations: { 'pv.kubernetes.io/provisioned-by': 'csi' } } }),
     true,
   ],
-  ['a Job of dr', object('Job', { metadata: { labels: { 'dr/verb': 'backup' } } }), true],
+  ['a Job of dr', object('Job', { metadata: { labels: { [jobLabels.verb]: 'backup' } } }), true],
   ['a Job of a runbook', object('Job', { metadata: { labels: { 'app.kubernetes.io/managed-by': 'dr' } } }), true],
   ['what Helm made', object('Job', { metadata: { labels: { 'app.kubernetes.io/managed-by': 'Helm' } } }), false],
   ['a volume made by hand', object('PersistentVolume'), false],
