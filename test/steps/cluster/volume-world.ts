@@ -1,10 +1,10 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { closeSync, openSync, readFileSync } from 'node:fs';
+import { closeSync, existsSync, openSync, readFileSync } from 'node:fs';
 import { chmod, mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { generateX25519Identity, identityToRecipient } from 'age-encryption';
-import { systemClock } from '../../../src/base/clock.ts';
+import { type Clock, systemClock } from '../../../src/base/clock.ts';
 import { silentLog } from '../../../src/base/log.ts';
 import type { ClusterObject } from '../../../src/cluster/contract.ts';
 import { MemoryCluster } from '../../../src/cluster/memory/cluster.ts';
@@ -19,14 +19,20 @@ import { FileStore } from '../../../src/vault/file-store.ts';
 import { KeyRing } from '../../../src/vault/keys.ts';
 import { SealPool } from '../../../src/vault/seal-pool.ts';
 import { Controllers } from '../../harness/kubernetes/controllers.ts';
+import { Kubelet } from '../../harness/kubernetes/kubelet.ts';
 import { serverUser } from '../../harness/npm-postgres.ts';
 import { freePort, own, startPostgres, type TestPostgres } from '../../harness/postgres.ts';
 import { startNode, type TestProcess } from '../../harness/process.ts';
 import { tempDir } from '../../harness/temp.ts';
 
+/** Looks again sooner than in production. */
+const impatient: Clock = {
+  now: () => systemClock.now(),
+  sleep: async (ms, ...more) => await systemClock.sleep(Math.min(ms, 50), ...more),
+};
+
 /**
- * A cluster whose pods really run, as far as a database in a volume needs them: the Job is `dr restore` as a process, with the arguments and
- * variables of its pod; the pod of the StatefulSet is a stock PostgreSQL over the same directory. The volume is a folder of this machine.
+ * A cluster whose pods really run, as far as a database in a volume needs them: the Job is `dr` as a process, with what its pod says; the pod of the StatefulSet is a stock PostgreSQL over the same directory. The volume is a folder of this machine.
  */
 export class VolumeWorld {
   readonly root: string;
@@ -34,10 +40,7 @@ export class VolumeWorld {
   readonly source: TestPostgres;
   readonly objects = new MemoryObjects();
   readonly controllers: Controllers;
-  /** Arguments of every Job that ran. */
-  readonly jobs: string[][] = [];
-  /** More variables for the next Job. */
-  jobEnvironment: Record<string, string> = {};
+  readonly kubelet: Kubelet;
   /** The Jobs wait until this resolves. */
   hold: Promise<void> | undefined;
   readonly #identity: string;
@@ -54,7 +57,14 @@ export class VolumeWorld {
     this.#identity = identity;
     this.objects.create({ apiVersion: 'v1', kind: 'Namespace', metadata: { name: 'shop' } }, undefined);
     this.controllers = new Controllers(this.objects);
-    for (const table of ['batch/jobs', '/pods']) {
+    this.setEnvironment({});
+    this.kubelet = new Kubelet({
+      objects: this.objects,
+      root: join(root, 'node'),
+      script: join(import.meta.dirname, 'dr-in-pod.ts'),
+    });
+    this.kubelet.beforeStart = async () => await this.hold;
+    for (const table of ['/pods', 'apps/statefulsets']) {
       this.objects.history.watch(table, this.objects.history.revision, {
         onChange: () => setImmediate(() => void this.#kubelet()),
         onBookmark: () => {},
@@ -75,7 +85,7 @@ export class VolumeWorld {
     await writeFile(join(root, 'dr.yaml'), text);
     const { config } = parseConfig(text, join(root, 'dr.yaml'), {});
     const world = new VolumeWorld(root, config, source, identity);
-    for (const folder of ['pv', 'uploads']) await mkdir(join(root, folder));
+    for (const folder of ['pv', 'uploads', 'node']) await mkdir(join(root, folder));
     await world.#backUp(recipient);
     return world;
   }
@@ -107,7 +117,7 @@ export class VolumeWorld {
       log: silentLog,
     };
     const cluster = async () => new MemoryCluster({ objects: this.objects });
-    return withVolumes(openRecovery(parts), { ...parts, cluster, clock: systemClock });
+    return withVolumes(openRecovery(parts), { ...parts, cluster, clock: impatient });
   }
 
   /** The StatefulSet as a restored configuration leaves it. */
@@ -141,12 +151,24 @@ export class VolumeWorld {
     this.objects.create(object, undefined, { manager: 'kubectl-create' });
   }
 
+  /** The Secret that the Job takes its environment from. */
+  setEnvironment(more: Record<string, string>): void {
+    const values = { DR_TEST_ROOT: this.root, ...more };
+    const data = Object.fromEntries(
+      Object.entries(values).map(([key, value]) => [key, Buffer.from(value).toString('base64')]),
+    );
+    const secret = { apiVersion: 'v1', kind: 'Secret', metadata: { name: 'dr-env', namespace: 'shop' } };
+    if (this.object('Secret')) this.objects.delete(this.objects.typeOf(secret), 'shop', 'dr-env');
+    this.objects.create({ ...secret, data }, undefined);
+  }
+
   object(kind: string): ClusterObject | undefined {
     return this.objects.all().find((each) => each.kind === kind);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.controllers.isAlive = false;
+    await this.kubelet[Symbol.asyncDispose]();
     await this.#stopServer();
     await this.#archiver?.kill9();
     await this.source.stop('immediate');
@@ -190,7 +212,7 @@ export class VolumeWorld {
   #dr(...args: string[]): TestProcess {
     const { root } = this;
     const variables = { DR_CONFIG: join(root, 'dr.yaml'), DR_IDENTITY_FILE: join(root, 'identity.txt') };
-    return startNode('src/main.ts', args, { env: { ...process.env, ...variables, ...this.jobEnvironment } });
+    return startNode('src/main.ts', args, { env: { ...process.env, ...variables } });
   }
 
   async #kubelet(): Promise<void> {
@@ -205,34 +227,20 @@ export class VolumeWorld {
   }
 
   async #sync(): Promise<void> {
-    const cluster = new MemoryCluster({ objects: this.objects });
-    for (const job of this.objects.all().filter(({ kind, status }) => kind === 'Job' && status === undefined)) {
-      const { containers } = (
-        job['spec'] as {
-          template: { spec: { containers: Array<{ args: string[]; env: Array<{ name: string; value: string }> }> } };
-        }
-      ).template.spec;
-      const { args = [], env = [] } = containers[0] ?? {};
-      const site = env.find(({ name }) => name === 'DR_SITE')?.value ?? '';
-      await this.hold;
-      this.jobs.push(args);
-      const { code, stderr } = await this.#dr('--site', site, ...args).ended;
-      const { name, namespace, uid = '' } = job.metadata;
-      const type = code === 0 ? 'Complete' : 'Failed';
-      const pod = { apiVersion: 'v1', kind: 'Pod', namespace, name: `${name}-pod` };
-      const ownerReferences = [{ apiVersion: 'batch/v1', kind: 'Job', name, uid, controller: true }];
-      const metadata = { name: pod.name, namespace: 'shop', labels: { 'job-name': name }, ownerReferences };
-      await cluster.create({ apiVersion: 'v1', kind: 'Pod', metadata, spec: {} });
-      const terminated = { exitCode: code, reason: code === 0 ? 'Completed' : 'Error', message: stderr };
-      cluster.setStatus(pod, {
-        phase: code === 0 ? 'Succeeded' : 'Failed',
-        containerStatuses: [{ state: { terminated } }],
-      });
-      cluster.setStatus({ ...job, name, namespace }, { conditions: [{ type, status: 'True' }] });
+    const set = this.object('StatefulSet');
+    const pod = this.objects.all().find(({ kind, metadata }) => kind === 'Pod' && metadata.name === 'orders-db-0');
+    const isWanted = (set?.['spec'] as { replicas?: number } | undefined)?.replicas === 1;
+    // A server over an empty volume would make itself a new database: here it does nothing.
+    const hasData = existsSync(join(this.dataDirectory, 'PG_VERSION'));
+    if (isWanted && pod && hasData && this.#server === undefined) {
+      // A pod is gone only when its process has ended.
+      this.controllers.stuck.add('orders-db-0');
+      this.#startServer();
     }
-    const wanted = this.objects.all().some(({ kind, metadata }) => kind === 'Pod' && metadata.name === 'orders-db-0');
-    if (wanted && this.#server === undefined) this.#startServer();
-    if (!wanted) await this.#stopServer();
+    if (isWanted || this.#server === undefined) return;
+    await this.#stopServer();
+    this.controllers.stuck.delete('orders-db-0');
+    if (pod) this.objects.delete(this.objects.typeOf(pod), 'shop', 'orders-db-0');
   }
 
   /** As the stock image does it: its files belong to the server's user, and nothing but `postgres` is started. */

@@ -23,7 +23,7 @@ afterAll(async () => {
 });
 
 beforeEach(async () => {
-  for (const kind of ['StatefulSet', 'Job', 'PersistentVolumeClaim', 'Pod']) {
+  for (const kind of ['StatefulSet', 'Job', 'PersistentVolumeClaim']) {
     for (const { apiVersion, metadata } of world.objects.all().filter((each) => each.kind === kind)) {
       if (world.objects.all().some(({ metadata: { uid } }) => uid === metadata.uid))
         world.objects.delete(world.objects.typeOf({ apiVersion, kind }), metadata.namespace, metadata.name);
@@ -33,8 +33,8 @@ beforeEach(async () => {
   while (existsSync(join(world.dataDirectory, 'postmaster.pid')))
     await new Promise((resolve) => setTimeout(resolve, 20));
   await rm(world.dataDirectory, { recursive: true, force: true });
-  world.jobs.length = 0;
-  world.jobEnvironment = {};
+  world.kubelet.runs.length = 0;
+  world.setEnvironment({});
 });
 
 const rows = async () => (await queryRows(world.recovery() && url(), 'select count(*)::int from orders'))[0]?.[0];
@@ -56,7 +56,7 @@ describe('a database in the volume of a StatefulSet', () => {
     expect(checks.filter(({ ok }) => !ok)).toEqual([]);
 
     const job = world.object('Job');
-    expect(world.jobs).toEqual([
+    expect(world.kubelet.runs.map(({ args }) => args)).toEqual([
       expect.arrayContaining(['restore', 'orders', '--wal-to', join(world.dataDirectory, 'dr_archive')]),
     ]);
     expect(job).toMatchObject({
@@ -121,22 +121,54 @@ describe('a database in the volume of a StatefulSet', () => {
     }
     world.hold = undefined;
     await world.recovery().restoreDatabase(place, point, latest, nothing, signal);
-    expect(world.jobs).toHaveLength(1);
+    expect(world.kubelet.runs).toHaveLength(1);
     expect(await rows()).toBe(6000);
+  });
+
+  it('goes on in another pod when the first is evicted in the middle', async () => {
+    world.createStatefulSet();
+    // As soon as something lies in the volume.
+    const watch = setInterval(() => {
+      const [pod] = world.kubelet.runningPods();
+      if (pod === undefined || !existsSync(world.dataDirectory)) return;
+      clearInterval(watch);
+      world.kubelet.evict(pod);
+    }, 1);
+    await world.recovery().restoreDatabase(world.place('run-8'), point, latest, nothing, signal);
+    clearInterval(watch);
+    expect(await rows()).toBe(6000);
+    expect(world.kubelet.runs).toHaveLength(2);
+  });
+
+  it('says what keeps the Job from beginning', async () => {
+    world.createStatefulSet();
+    world.kubelet.missingImages.add('dr:test');
+    const stop = new AbortController();
+    let seen = '';
+    const progress = ({ detail = '' }: { detail?: string | undefined }) => {
+      if (!detail.includes('ImagePullBackOff')) return;
+      seen = detail;
+      stop.abort(new Error('time is up'));
+    };
+    await expect(
+      world.recovery().restoreDatabase(world.place('run-9'), point, latest, progress, stop.signal),
+    ).rejects.toThrow();
+    world.kubelet.missingImages.clear();
+    expect(seen).toContain('Back-off pulling image "dr:test"');
   });
 
   it('says why the Job failed, and makes it anew when it is asked again', async () => {
     world.createStatefulSet();
     const place = world.place('run-3');
-    world.jobEnvironment = { DR_IDENTITY_FILE: join(world.root, 'none.txt') };
+    world.setEnvironment({ DR_TEST_IDENTITY: 'none.txt' });
     await expect(world.recovery().restoreDatabase(place, point, latest, nothing, signal)).rejects.toMatchObject({
       kind: 'local',
       where: expect.stringContaining('none.txt'),
       retryable: true,
     });
-    world.jobEnvironment = {};
+    world.setEnvironment({});
     await world.recovery().restoreDatabase(place, point, latest, nothing, signal);
-    expect(world.jobs).toHaveLength(2);
+    expect(world.kubelet.runs).toHaveLength(2);
   });
 
   it('is reached at a moment after its last commit, which only the archive can prove', async () => {
@@ -159,7 +191,7 @@ describe('a database in the volume of a StatefulSet', () => {
       message: expect.stringContaining('nothing is restored into a volume that a server uses'),
     });
     expect(await world.recovery().databaseState(world.place('run-5'), signal)).toMatchObject({ state: 'foreign' });
-    expect(world.jobs).toEqual([]);
+    expect(world.kubelet.runs).toEqual([]);
   });
 
   it('is examined before: version, size, mount', async () => {
@@ -188,7 +220,7 @@ describe('a database in the volume of a StatefulSet', () => {
     await world.recovery().catchUp(place, nothing, signal);
     expect(await rows()).toBe(6600);
     // One Job to restore, one for each time.
-    expect(world.jobs).toHaveLength(3);
+    expect(world.kubelet.runs).toHaveLength(3);
     expect(await world.recovery().promoteDatabase(place, signal)).toEqual({ timeline: 2 });
     expect(await rows()).toBe(6600);
   });
