@@ -42,8 +42,18 @@ function describeStep(kind: StepKind): string {
 
 function describeField(name: string, schema: z.ZodType, io: 'input' | 'output'): string {
   const json = z.toJSONSchema(schema, { unrepresentable: 'any', io });
-  const type = json.oneOf ? 'object' : String(json.type ?? 'any');
+  const type = typeText(json);
   const optional = io === 'input' && schema.safeParse(undefined).success;
   const fallback = json.default === undefined ? '' : ` Default \`${JSON.stringify(json.default)}\`.`;
   return `| \`${name}\`${optional ? ' (optional)' : ''} | ${type} | ${(json.description ?? '').replaceAll('|', '\\|')}${fallback} |`;
+}
+
+/** `string`, `"stop" or "go-on"`, `number or string`. */
+function typeText(json: Readonly<Record<string, unknown>>): string {
+  if (Array.isArray(json['enum'])) return json['enum'].map((value) => `\`${String(value)}\``).join(', ');
+  if (json['const'] !== undefined) return `\`${String(json['const'])}\``;
+  if (Array.isArray(json['anyOf']))
+    return json['anyOf'].map((part) => typeText(part as Record<string, unknown>)).join(' or ');
+  if (json['oneOf'] !== undefined) return 'object';
+  return String(json['type'] ?? 'any');
 }

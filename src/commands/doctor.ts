@@ -11,7 +11,8 @@ import { openCluster } from '../cluster/open.ts';
 import { forSite, type SitePlaces } from '../config/sites.ts';
 import type { Config } from '../config/types.ts';
 import { type Area, countVerdicts, renderDoctor } from '../report/doctor.ts';
-import { loadRunbook, shippedRunbooks } from '../runbook/load.ts';
+import { count } from '../report/values.ts';
+import { checkRunbooks } from '../runbook/load.ts';
 import { examineDatabaseRecovery, examineDirectoryRecovery, examineScratch } from '../steps/doctor-recovery.ts';
 import { volumeAt } from '../steps/places.ts';
 import { openRecovery } from '../steps/recovery-port.ts';
@@ -115,10 +116,14 @@ async function activeSite(
 }
 
 async function runbooks(config: Config): Promise<Finding[]> {
-  const directory = config.runbooks ?? shippedRunbooks;
   try {
-    const runbook = await loadRunbook(directory, 'failover', stepRegistry);
-    return [good(`the runbook ${runbook.name} of ${directory} loads`)];
+    const files = await checkRunbooks(config, stepRegistry);
+    const own = files.filter((file) => file.own).length;
+    return [
+      good(
+        `${count(files.length, 'runbook')} can be run${own === 0 ? '' : `, ${own} of them from ${config.runbooks}`}`,
+      ),
+    ];
   } catch (error) {
     return [fromError(error)];
   }

@@ -15,7 +15,7 @@ import {
   storeMissingReports,
   type UnfinishedRun,
 } from '../runbook/history.ts';
-import { loadRunbook, shippedRunbooks } from '../runbook/load.ts';
+import { loadRunbook } from '../runbook/load.ts';
 import { leaseOf, type Runbook } from '../runbook/model.ts';
 import { planRun } from '../runbook/plan.ts';
 import { type Engine, executeRun, type RunRequest, type RunResult } from '../runbook/run.ts';
@@ -46,7 +46,7 @@ export async function run(context: CommandContext, options: FailoverOptions): Pr
   const unfinished = options.fresh ? undefined : await findUnfinishedAnywhere(context, world, mode);
   const { from, to } = await chooseSites(context, world, options, unfinished);
   const name = options.runbook ?? options.verb;
-  const runbook = await loadRunbook(world.config.runbooks ?? shippedRunbooks, name, stepRegistry);
+  const runbook = await loadRunbook(world.config.runbooks, name, stepRegistry);
   requireMode(runbook, mode);
   if (options.mode === 'real') await confirm(context, options, from, to);
 

@@ -1,5 +1,6 @@
 import type { OnProgress, Progress } from '../base/progress.ts';
 import { formatDuration } from '../base/units.ts';
+import { approvalCommand } from '../runbook/approval.ts';
 import { stageBudgetMs } from '../runbook/budget.ts';
 import type { JournalEntry } from '../runbook/events.ts';
 import type { StageName } from '../runbook/model.ts';
@@ -99,7 +100,7 @@ function describeEvent({ event, runId }: JournalEntry, state: RunState, forecast
       return `${event.step}: FAILED${took}, ${follows[event.follows]}: ${event.error.message}`;
     }
     case 'approval-requested':
-      return `${event.step} waits for approval: ${event.prompt} (dr runs ${runId} --approve "${event.step}")`;
+      return `${event.step} waits for approval: ${event.prompt} Answer: ${approvalCommand(runId, event.step, event.from)}`;
     case 'approval-given':
       return `${event.step}: approved by ${event.name}`;
     case 'run-stopped':

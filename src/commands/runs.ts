@@ -60,6 +60,19 @@ async function answer(
   given: NonNullable<RunsOptions['answer']>,
 ): Promise<CommandResult> {
   const { step, kind, name, comment } = given;
+  const { status, outcome } = journal.state;
+  if (status === 'finished' || status === 'undoing') {
+    throw new DrError(
+      'refused',
+      status === 'finished'
+        ? `run ${runId} has ended (${outcome}): an answer changes nothing any more`
+        : `run ${runId} is being taken back: an answer changes nothing any more`,
+      {
+        where: `${store.location}/${layout.run(runId)}`,
+        next: `Nothing was recorded. See "dr runs ${runId}"; a new run asks anew.`,
+      },
+    );
+  }
   const waiting = journal.state.steps.filter(({ approval }) => approval?.status === 'requested');
   const asked = waiting.find(({ plan }) => plan.id === step);
   if (asked === undefined) {

@@ -4,6 +4,8 @@ import { formatPath, formatProblem } from '../config/problems.ts';
 import type { Config, KeepRules } from '../config/types.ts';
 import { type Column, renderTable } from '../report/table.ts';
 import { count, list } from '../report/values.ts';
+import { checkRunbooks, type RunbookFile, shippedRunbooks } from '../runbook/load.ts';
+import { stepRegistry } from '../steps/registry.ts';
 import type { CommandContext, CommandResult } from './context.ts';
 import type { ValidateOptions } from './options.ts';
 
@@ -19,9 +21,10 @@ interface Protected {
   readonly recoversAt: readonly string[];
 }
 
-/** `dr validate`: reads and checks the configuration, connects to nothing, and shows what it promises. */
+/** `dr validate`: reads and checks the configuration, connects to nothing, checks the runbooks, and shows what it promises. */
 export async function run(context: CommandContext, _options: ValidateOptions): Promise<CommandResult> {
   const { config, warnings, site } = await context.loadConfig();
+  const runbooks = await checkRunbooks(config, stepRegistry);
   const resources = protectedBy(config);
   const vaults = Object.values(config.vaults);
   const lines = [
@@ -34,6 +37,8 @@ export async function run(context: CommandContext, _options: ValidateOptions): P
     resources.length === 0
       ? 'Nothing is protected yet: add databases, data or configuration.'
       : renderTable(columns, resources),
+    '',
+    ...runbookLines(runbooks, config),
     '',
     'Nothing was connected to: "dr doctor" checks what the file names.',
   ];
@@ -51,6 +56,7 @@ export async function run(context: CommandContext, _options: ValidateOptions): P
       active: config.active,
       objectives: config.objectives,
       resources,
+      runbooks: runbooks.map(({ name, path, own }) => ({ name, path, own })),
     },
     text: lines.join('\n'),
   };
@@ -79,6 +85,15 @@ function keptText({ retentionMs, keep }: Protected): string {
     keep[rule] === undefined ? [] : [`${keep[rule]} ${rule}`],
   );
   return [formatDuration(retentionMs), ...rules].join(', ');
+}
+
+/** Which runbooks there are, and which of them are one's own. */
+function runbookLines(runbooks: readonly RunbookFile[], { runbooks: folder }: Config): string[] {
+  const names = (own: boolean) => list(runbooks.filter((file) => file.own === own).map(({ name }) => name));
+  return [
+    ...(folder === undefined ? [] : [`Runbooks:  ${names(true) || 'none'} in ${folder}`]),
+    `${folder === undefined ? 'Runbooks: ' : '          '} ${names(false) || 'none'} in ${shippedRunbooks}, with dr`,
+  ];
 }
 
 function protectedBy(config: Config): Protected[] {

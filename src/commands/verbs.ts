@@ -26,7 +26,8 @@ export const verbs: readonly Verb[] = [
   verb<ValidateOptions>({
     name: 'validate',
     summary: 'check the configuration and show what it promises',
-    description: 'Reads the file, expands its references and checks every key and rule. Connects to nothing.',
+    description:
+      'Reads the file, expands its references and checks every key and rule; then every runbook, also for the commands and notifications that it names. Connects to nothing.',
     arguments: [],
     flags: [],
     examples: ['dr validate', 'dr validate --config /etc/dr/dr.yaml --json'],

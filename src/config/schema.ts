@@ -324,7 +324,9 @@ export const fileSchema = z.strictObject({
     ),
   runbooks: someText('a path')
     .optional()
-    .describe('Folder of your runbooks, absolute or relative to this file; default: those that come with dr.'),
+    .describe(
+      'Folder of your runbooks, absolute or relative to this file: beside those that come with dr, and instead of one of the same name.',
+    ),
 });
 
 /** The file as parsed: defaults filled in, lengths of time in milliseconds, names not yet checked against each other. */

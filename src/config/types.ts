@@ -43,7 +43,7 @@ export interface Config {
   readonly notifications: Readonly<Record<string, NotificationConfig>>;
   /** Directory for scratch restores and caches. */
   readonly scratch: string;
-  /** Directory of the runbooks; undefined = those shipped with dr. */
+  /** Directory of one's own runbooks, beside those shipped with dr; undefined = there are none. */
   readonly runbooks: string | undefined;
 }
 

@@ -2,7 +2,7 @@ import { formatBytes, formatDuration } from '../base/units.ts';
 import type { RunReport } from '../runbook/run-report.ts';
 import type { ReportedResource } from '../runbook/run-results.ts';
 import { type Column, renderFacts, renderTable } from './table.ts';
-import { count, formatTime } from './values.ts';
+import { count, formatTime, list } from './values.ts';
 
 /** The report of a run for a person at a terminal: the answer first, then what it rests on. */
 export function renderRunText(report: RunReport): string {
@@ -42,16 +42,18 @@ export function headline(report: RunReport): string {
   switch (report.outcome) {
     case 'succeeded':
       return drill
-        ? `The drill succeeded: recovered, checked and promoted in ${took}; production was not touched, the copy is removed.`
+        ? `The drill succeeded: ${rehearsedText(report)} in ${took}; production was not touched${restored(report) ? ', the copy is removed' : ''}.`
         : `${report.site} is serving: back after ${took}.`;
     case 'degraded':
       return drill
         ? `The drill came to its end after ${took}, but ${lostText(report)}.`
         : `${report.site} is serving after ${took}, but ${lostText(report)}.`;
     case 'failed':
-      return drill ? 'The drill FAILED, and has cleaned up.' : 'The run FAILED, and has taken back what it had done.';
+      return drill
+        ? 'The drill FAILED, and has cleaned up: it has ended, and the same command begins another one.'
+        : 'The run FAILED, and has taken back what it had done: it has ended, and the same command begins another one.';
     case 'interrupted':
-      return 'The drill was interrupted, and has cleaned up.';
+      return 'The drill was interrupted, and has cleaned up: it has ended, and the same command begins another one.';
     case 'abandoned':
       return 'The run was abandoned: another one was begun in its place.';
     default:
@@ -59,6 +61,27 @@ export function headline(report: RunReport): string {
         ? `The run has STOPPED; the same command goes on from here. ${report.error.message}`
         : 'The run has not finished: it is running now, or its process has died; the same command goes on.';
   }
+}
+
+/** What a drill has done, of what there was to do: `recovered, checked and promoted`. */
+function rehearsedText(report: RunReport): string {
+  const done = [
+    ...(restored(report) ? ['recovered'] : []),
+    ...(succeededIn(report, (uses) => uses.startsWith('check.')) ? ['checked'] : []),
+    ...(succeededIn(report, (uses) => uses === 'database.promote') ? ['promoted'] : []),
+  ];
+  return done.length === 0 ? 'every step came to its end' : list(done);
+}
+
+function restored(report: RunReport): boolean {
+  return succeededIn(report, (uses) => uses.endsWith('.restore'));
+}
+
+/** Whether a step of some kind did its work; a drill has taken it back since. */
+function succeededIn({ steps }: RunReport, kind: (uses: string) => boolean): boolean {
+  return steps.some(
+    ({ uses, status, error }) => kind(uses) && (status === 'done' || status === 'undone') && error === undefined,
+  );
 }
 
 /** `4 min 10 s of 1 h: met`. */

@@ -51,46 +51,59 @@ async function readAnswer(store: ObjectStore, runId: string, step: string): Prom
   return parsed.data;
 }
 
-/** Waits until a person who may do so has agreed. Throws `refused` (no, or the wrong person) or `check-failed` (too late). */
+/**
+ * Waits until a person who may do so has agreed to `prompt`, which has its references filled in. Throws `refused` (no, or the wrong person) or `check-failed`
+ * (too late).
+ */
 export async function awaitApproval(
   journal: Journal,
   parts: { readonly clock: Clock; readonly world: { readonly vaults: readonly ObjectStore[] } },
   instance: StepInstance,
-  approval: Approval,
+  { prompt, by, timeoutMs }: Approval,
   signal: AbortSignal,
 ): Promise<void> {
   const { clock, world } = parts;
   const step = instance.id;
   const where = `step ${step} of run ${journal.runId}`;
-  await journal.append({ type: 'approval-requested', step, prompt: approval.prompt, from: [...approval.by] });
-  const deadline = clock.now() + approval.timeoutMs;
+  await journal.append({ type: 'approval-requested', step, prompt, from: [...by] });
+  const deadline = clock.now() + timeoutMs;
+  // A drill that fails has ended; any other run stops, and goes on.
+  const ends = journal.state.started?.mode === 'drill';
   for (;;) {
     const answer = await newestAnswer(world.vaults, journal.runId, step);
     if (answer) {
       const { name, comment } = answer;
-      if (approval.by.length > 0 && !approval.by.includes(name)) {
-        throw new DrError('refused', `${name} may not answer: ${approval.by.join(', ')} may`, {
+      if (by.length > 0 && !by.includes(name)) {
+        throw new DrError('refused', `${name} may not answer: ${by.join(', ')} may`, {
           where,
-          next: 'Start a new run (--new) and let one of them answer.',
+          next: `Start a new run${ends ? '' : ' (--new)'} and let one of them answer.`,
         });
       }
       if (answer.answer === 'refuse') {
         throw new DrError('refused', `${name} refused${comment ? `: ${comment}` : ''}`, {
           where,
-          next: 'Nothing of this step has happened. Start a new run (--new) when the reason is gone.',
+          next: `Nothing of this step has happened. Start a new run${ends ? '' : ' (--new)'} when the reason is gone.`,
         });
       }
       const given = { name: `${name} (${answer.account})`, givenAt: answer.at, ...(comment ? { comment } : {}) };
       return await journal.append({ type: 'approval-given', step, ...given });
     }
     if (clock.now() >= deadline) {
-      throw new DrError('check-failed', `nobody approved within ${formatDuration(approval.timeoutMs)}`, {
+      throw new DrError('check-failed', `nobody approved within ${formatDuration(timeoutMs)}`, {
         where,
-        next: `Approve with "dr runs ${journal.runId} --approve ${step}", then run the same command again.`,
+        next: ends
+          ? 'Start another drill when somebody is there to answer, or give them longer: "timeout" of the approval.'
+          : `Approve with ${approvalCommand(journal.runId, step, by)}, then run the same command again.`,
       });
     }
     await clock.sleep(Math.min(POLL_MS, Math.max(1, deadline - clock.now())), signal);
   }
+}
+
+/** The command that answers for a step, and who may: `"dr runs ID --approve 'promote[orders]' --as NAME" (NAME: Ada or Grace)`. */
+export function approvalCommand(runId: string, step: string, by: readonly string[]): string {
+  const who = by.length === 0 ? '' : ` (NAME is ${by.join(' or ')}, written like this)`;
+  return `"dr runs ${runId} --approve '${step}' --as NAME"${who}`;
 }
 
 /** The answer as any vault has it: an approver may reach only one. */

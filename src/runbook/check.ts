@@ -1,5 +1,7 @@
 import { z } from 'zod';
 import { suggestion } from '../config/problems.ts';
+import type { Config } from '../config/types.ts';
+import { describeIssues } from '../steps/issues.ts';
 import type { Runbook, StepSpec } from './model.ts';
 import { parseReference, type Reference, referencesIn } from './reference.ts';
 
@@ -44,14 +46,20 @@ export function checkSteps(runbook: Runbook): Problem[] {
           report(`in a ${mode}, ${step.kind.name} needs a step ${uses} before it that stops the run when it fails`);
       }
     }
-    for (const [param, template] of Object.entries(step.with)) {
+    const templates = [
+      ...Object.entries(step.with),
+      ...(step.approval ? [['approval.prompt', step.approval.prompt] as const] : []),
+    ];
+    for (const [param, template] of templates) {
       for (const { text, whole } of referencesIn(template)) {
         const reference = parseReference(text);
         if (typeof reference === 'string') report(`${param}: ${reference}`);
         else {
           const wrong = wrongReference(step, reference, steps, groupOf);
           if (wrong !== undefined) report(`${param}: ${wrong}`);
-          else if (whole && !Array.isArray(template)) checkType(step, param, reference, steps, report);
+          // Inside a list or an object it is one value of many.
+          else if (whole && typeof template === 'string' && Object.hasOwn(step.with, param))
+            checkType(step, param, reference, steps, report);
         }
       }
     }
@@ -78,7 +86,7 @@ function checkStep(step: StepSpec, report: (reason: string) => void): void {
       report(`${kind.name} has no parameter "${name}"${suggestion(name, Object.keys(known))}`);
     } else if (referencesIn(template).length === 0) {
       const parsed = schema.safeParse(template);
-      if (!parsed.success) report(`${name}: ${parsed.error.issues.map((issue) => issue.message).join('; ')}`);
+      if (!parsed.success) report(`${name}: ${describeIssues(parsed.error, template)}`);
     }
   }
   for (const [name, schema] of Object.entries(known)) {
@@ -106,7 +114,12 @@ function wrongReference(
   if (!outputs.includes(reference.output))
     return `${source.kind.name} has no output "${reference.output}"${suggestion(reference.output, outputs)}`;
   const missing = step.modes.filter((mode) => !source.modes.includes(mode));
-  if (missing.length > 0) return `"${source.id}" does not run in a ${missing.join(' or ')}, but "${step.id}" does`;
+  if (missing.length > 0) {
+    const kindLacks = missing.filter((mode) => !source.kind.modes.includes(mode));
+    const why =
+      kindLacks.length === 0 ? '' : ` (${source.kind.name} takes part in ${source.kind.modes.join(', ')} only)`;
+    return `"${source.id}" does not run in a ${missing.join(' or ')}${why}, but "${step.id}" does: limit it with "when"`;
+  }
   if (source.onFailure === 'continue')
     return `"${source.id}" may fail without stopping the run ("onFailure: continue"), so nothing can depend on its outputs`;
   return undefined;
@@ -157,4 +170,17 @@ function typeOf(schema: z.ZodType | undefined): string | undefined {
   const json = z.toJSONSchema(schema, { unrepresentable: 'any', io: 'input' });
   if (json.oneOf?.every((part) => typeof part === 'object' && part.type === 'object')) return 'object';
   return typeof json.type === 'string' ? json.type : undefined;
+}
+
+/** What the configuration lacks for a runbook, as far as that can be said without asking anybody: programs, notifications. */
+export function checkAgainst(runbook: Runbook, config: Config): Problem[] {
+  const steps = runbook.stages.flatMap(({ groups }) => groups.flat());
+  return steps.flatMap((step) => {
+    const isKnown = ([, template]: [string, unknown]) => referencesIn(template).length === 0;
+    const all = Object.entries(step.with);
+    const later = all.filter((entry) => !isKnown(entry)).map(([name]) => name);
+    return step.kind
+      .check(config, Object.fromEntries(all.filter(isKnown)), later)
+      .map((reason) => ({ line: step.line, reason: `step "${step.id}": ${reason}` }));
+  });
 }

@@ -19,7 +19,7 @@ export async function within<T>(
   const signal = AbortSignal.any([outer, timeUp.signal]);
   const tooLong = (cause?: unknown) =>
     new DrError('unreachable', `${doing} took longer than ${formatDuration(limitMs)}`, {
-      next: 'Raise "timeout" of the step in the runbook if it needs more; run the same command again to go on.',
+      next: 'Run the same command again. If it needs more time, raise "timeout" of the step in the runbook; a run that has begun keeps what it began with, so then add --new.',
       retryable: true,
       cause,
     });

@@ -11,7 +11,7 @@ import { within } from './deadline.ts';
 import type { StoredError } from './events.ts';
 import type { Journal } from './journal.ts';
 import type { StepInstance, StepSpec } from './model.ts';
-import { resolveParams, type Scope } from './reference.ts';
+import { resolveParams, resolveText, type Scope } from './reference.ts';
 import { isSettled, needsUndo, type StepState } from './state.ts';
 import { storeError } from './stored-error.ts';
 
@@ -60,7 +60,7 @@ export class Executor {
       const ending =
         endings.find(({ kind }) => kind === 'failed') ?? endings.find(({ kind }) => kind === 'interrupted');
       if (ending) return ending;
-      if (signal.aborted) return { kind: 'interrupted', error: storeError(interruption(signal)) };
+      if (signal.aborted) return { kind: 'interrupted', error: storeError(this.#interruption(signal)) };
     }
     return { kind: 'complete' };
   }
@@ -85,13 +85,15 @@ export class Executor {
       return { kind: 'complete' };
     }
     for (let tries = 0; ; tries++) {
-      if (signal.aborted) return { kind: 'interrupted', error: storeError(interruption(signal)) };
+      if (signal.aborted) return { kind: 'interrupted', error: storeError(this.#interruption(signal)) };
       const attempt = this.#state(instance).attempts + 1;
       const notes: string[] = [];
       let failure: unknown;
       try {
         if (spec.approval && this.#state(instance).approval?.status !== 'given') {
-          await awaitApproval(journal, this.#execution, instance, spec.approval, this.#stepSignal(signal));
+          const prompt = resolveText(spec.approval.prompt, this.#scope(instance));
+          const asked = { ...spec.approval, prompt };
+          await awaitApproval(journal, this.#execution, instance, asked, this.#stepSignal(signal));
         }
         await this.#beforeEffect();
         await journal.append({ type: 'step-started', step: id, attempt });
@@ -101,7 +103,7 @@ export class Executor {
       } catch (error) {
         this.#throwIfFatal();
         // The step was stopped in the middle: its state stays "running", which a resume looks into.
-        if (signal.aborted) return { kind: 'interrupted', error: storeError(interruption(signal)) };
+        if (signal.aborted) return { kind: 'interrupted', error: storeError(this.#interruption(signal)) };
         failure = error;
       }
       const error = storeError(failure);
@@ -197,6 +199,14 @@ export class Executor {
     return AbortSignal.any([signal, this.#fatal.signal, this.#execution.lease.signal]);
   }
 
+  #interruption(signal: AbortSignal): unknown {
+    if (signal.reason instanceof DrError) return signal.reason;
+    const drill = this.#execution.journal.state.started?.mode === 'drill';
+    return new DrError('interrupted', 'the run was interrupted', {
+      next: drill ? 'The same command begins another drill.' : 'Run the same command again: it goes on from here.',
+    });
+  }
+
   #state(instance: StepInstance): StepState {
     const state = this.#execution.journal.state.steps.find(({ plan }) => plan.id === instance.id);
     if (state === undefined) throw new DrError('internal', `the journal does not know step ${instance.id}`);
@@ -261,11 +271,4 @@ export function scopeOf(
       return entries.some(([, value]) => value === undefined) ? undefined : Object.fromEntries(entries);
     },
   };
-}
-
-function interruption(signal: AbortSignal): unknown {
-  if (signal.reason instanceof DrError) return signal.reason;
-  return new DrError('interrupted', 'the run was interrupted', {
-    next: 'Run the same command again: it goes on from here.',
-  });
 }

@@ -1,3 +1,4 @@
+import type { z } from 'zod';
 import { messageOf } from '../base/errors.ts';
 import type { RunFacts, StepContext, StepPlan } from '../steps/contract.ts';
 import { timedId } from '../vault/layout.ts';
@@ -5,7 +6,7 @@ import { scopeOf } from './execute.ts';
 import { median, stepHistory } from './history.ts';
 import { membersAt } from './members.ts';
 import { instancesOf, type StageName, type StepInstance } from './model.ts';
-import { resolveParams } from './reference.ts';
+import { resolveParams, resolveText, type Scope, unknownIn } from './reference.ts';
 import { type Engine, journalStore, type RunRequest } from './run.ts';
 import { storeError } from './stored-error.ts';
 
@@ -59,11 +60,11 @@ export async function planRun(engine: Engine, request: RunRequest): Promise<RunP
   const history = await stepHistory(journalStore(world), runbook.name, engine.signal).catch(
     () => new Map<string, number[]>(),
   );
-  const outputs = new Map<string, Record<string, unknown>>();
+  const found: Found = { outputs: new Map(), troubles: new Map() };
   const steps: PlannedStepView[] = [];
   for (const group of Map.groupBy(instances, (instance) => instance.group).values()) {
     steps.push(
-      ...(await Promise.all(group.map((instance) => planStep(engine, run, instance, instances, outputs, history)))),
+      ...(await Promise.all(group.map((instance) => planStep(engine, run, instance, instances, found, history)))),
     );
   }
   const measured = [
@@ -91,16 +92,23 @@ export async function planRun(engine: Engine, request: RunRequest): Promise<RunP
   };
 }
 
+/** What the steps before have found, and why some have found nothing; by instance and by step. */
+interface Found {
+  readonly outputs: Map<string, Record<string, unknown>>;
+  readonly troubles: Map<string, string>;
+}
+
 async function planStep(
   engine: Engine,
   run: RunFacts,
   instance: StepInstance,
   instances: readonly StepInstance[],
-  outputs: Map<string, Record<string, unknown>>,
+  found: Found,
   history: ReadonlyMap<string, readonly number[]>,
 ): Promise<PlannedStepView> {
   const { spec, id, skip } = instance;
   const evidence: string[] = [];
+  const scope = scopeOf(run, instance, instances, (other) => found.outputs.get(other));
   const head = {
     id,
     stage: spec.stage,
@@ -108,7 +116,7 @@ async function planStep(
     title: spec.title,
     skip,
     evidence,
-    approval: spec.approval?.prompt,
+    approval: spec.approval && resolveText(spec.approval.prompt, scope, { partial: true }),
     forecastMs: skip === undefined ? median(history.get(id) ?? []) : undefined,
   };
   if (skip !== undefined) return { ...head, target: '', present: '', will: [], problems: [] };
@@ -128,24 +136,51 @@ async function planStep(
     const { message, next } = storeError(error);
     problems.push({ what: message, next });
   };
-  const params = resolveParams(
-    spec.with,
-    scopeOf(run, instance, instances, (other) => outputs.get(other)),
-    { partial: true },
-  );
+  const params = resolveParams(spec.with, scope, { partial: true });
   let view: StepPlan = { target: '', present: '', will: [], problems: [] };
   try {
     view = await spec.kind.plan(context, params);
   } catch (error) {
     trouble(error);
   }
-  if (spec.kind.runsInPlan) {
+  const blind = spec.kind.runsInPlan ? blindness(instance, instances, scope, found) : undefined;
+  if (blind?.expected) evidence.push(blind.what);
+  else if (blind) problems.push({ what: blind.what, next: undefined });
+  else if (spec.kind.runsInPlan) {
     try {
-      outputs.set(id, await spec.kind.run(context, params));
+      found.outputs.set(id, await spec.kind.run(context, params));
     } catch (error) {
       trouble(error);
       engine.log.debug({ step: id, reason: messageOf(error) }, 'A step that looks found trouble while planning.');
     }
   }
-  return { ...head, ...view, problems: [...view.problems, ...problems] };
+  const all = [...view.problems, ...problems];
+  if (all[0] !== undefined && spec.kind.runsInPlan) found.troubles.set(spec.id, all[0].what);
+  return { ...head, ...view, problems: all };
+}
+
+/**
+ * Why a step that looks cannot look yet: what it cannot do without, and why the step that should have found it has not. Without a value that
+ * is optional it looks all the same. `expected`: nothing is wrong, a plan does not run what it waits for.
+ */
+function blindness(
+  { spec }: StepInstance,
+  instances: readonly StepInstance[],
+  scope: Scope,
+  { troubles }: Found,
+): { readonly what: string; readonly expected: boolean } | undefined {
+  const shape = spec.kind.params.shape as Record<string, z.ZodType>;
+  const needed = Object.entries(spec.with).filter(([param]) => shape[param]?.safeParse(undefined).success === false);
+  const sources = Map.groupBy(unknownIn(Object.fromEntries(needed), scope), ({ step }) => step);
+  if (sources.size === 0) return undefined;
+  const looks = (step: string) => instances.some((other) => other.spec.id === step && other.spec.kind.runsInPlan);
+  const texts = [...sources].map(([step, needs]) => {
+    const params = [...new Set(needs.map(({ param }) => `"${param}"`))].join(' and ');
+    const why = looks(step) ? (troubles.get(step) ?? 'it found nothing') : 'a plan does not run it';
+    return `${params} from step "${step}" has no value yet, because ${why.split('\n')[0]}`;
+  });
+  return {
+    what: `it could not look: ${texts.join('; ')}`,
+    expected: [...sources.keys()].every((step) => !looks(step)),
+  };
 }

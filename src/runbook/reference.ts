@@ -75,16 +75,47 @@ export function resolveParams(
   return params;
 }
 
+/** A text of the runbook with its references filled in. With `partial` one that is not known yet stays as it was written (plans). */
+export function resolveText(template: string, scope: Scope, options: { readonly partial?: boolean } = {}): string {
+  return template.replace(pattern, (written, inner: string) => {
+    try {
+      return asText(referredValue(inner, scope));
+    } catch (error) {
+      if (!(error instanceof UnknownValue)) throw error;
+      if (options.partial) return written;
+      throw new DrError('check-failed', `a text needs ${error.message}, which is not there`, {
+        where: template,
+        next: 'See in the journal why that step has no result ("dr runs ID"), mend it and run the same command again.',
+      });
+    }
+  });
+}
+
+/** The outputs that parameters refer to and that are not known, with the parameter that needs them. */
+export function unknownIn(
+  templates: Readonly<Record<string, unknown>>,
+  scope: Scope,
+): Array<{ readonly param: string; readonly step: string }> {
+  return Object.entries(templates).flatMap(([param, template]) =>
+    referencesIn(template).flatMap(({ text }) => {
+      const reference = parseReference(text);
+      if (typeof reference === 'string' || reference.kind !== 'output') return [];
+      return scope.output(reference.step, reference.output) === undefined ? [{ param, step: reference.step }] : [];
+    }),
+  );
+}
+
 class UnknownValue extends Error {}
+
+function asText(value: unknown): string {
+  return typeof value === 'object' ? JSON.stringify(value) : String(value);
+}
 
 function resolve(template: unknown, scope: Scope): unknown {
   if (typeof template === 'string') {
     const [only] = referencesIn(template);
     if (only?.whole) return referredValue(only.text, scope);
-    return template.replace(pattern, (_, inner: string) => {
-      const value = referredValue(inner, scope);
-      return typeof value === 'object' ? JSON.stringify(value) : String(value);
-    });
+    return template.replace(pattern, (_, inner: string) => asText(referredValue(inner, scope)));
   }
   if (Array.isArray(template)) return template.map((item) => resolve(item, scope));
   if (typeof template === 'object' && template !== null) {

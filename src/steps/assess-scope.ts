@@ -2,6 +2,7 @@ import { z } from 'zod';
 import { isAbort } from '../base/errors.ts';
 import { formatDuration } from '../base/units.ts';
 import { forSite } from '../config/sites.ts';
+import { unreachableVault } from './assess-vaults.ts';
 import { witnessesOutputs } from './assess-witnesses.ts';
 import { defineStep, runModes, type StepContext } from './contract.ts';
 import { classifyDamage, type Observations, scopes } from './damage.ts';
@@ -16,10 +17,7 @@ export const assessScope = defineStep({
   runsInPlan: true,
   modes: runModes,
   params: z.object({
-    unreachable: z
-      .array(z.object({ vault: z.string(), problem: z.string() }))
-      .default([])
-      .describe('From assess.vaults.'),
+    unreachable: z.array(unreachableVault).default([]).describe('From assess.vaults.'),
     heartbeats: witnessesOutputs.shape.heartbeats.default([]).describe('From assess.witnesses.'),
     points: z
       .record(z.string(), resourcePointSchema)
@@ -51,11 +49,15 @@ export const assessScope = defineStep({
         database,
         moves: beats.some(({ writtenAtMs, everyMs }) => now - writtenAtMs < 3 * everyMs),
       })),
-      vaults: Object.keys(context.world.config.vaults).map((name) => ({
-        name,
-        ofOldSite: name === context.world.from.vault,
-        usable: !unreachable.some(({ vault }) => vault === name),
-      })),
+      vaults: Object.keys(context.world.config.vaults).map((name) => {
+        const trouble = unreachable.find(({ vault }) => vault === name);
+        return {
+          name,
+          ofOldSite: name === context.world.from.vault,
+          usable: trouble === undefined,
+          answers: trouble === undefined || trouble.answers,
+        };
+      }),
       names: await lookAtNames(context),
     };
     const { scope, meaning, proposal, reasons } = classifyDamage(observations);

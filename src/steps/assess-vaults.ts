@@ -1,11 +1,18 @@
 import { z } from 'zod';
-import { isAbort, messageOf } from '../base/errors.ts';
+import { DrError, isAbort, messageOf } from '../base/errors.ts';
 import { checkVault } from '../vault/enrol.ts';
 import { defineStep, runModes } from './contract.ts';
 
+/** A vault that cannot be used. Journals of older versions do not say whether it answers. */
+export const unreachableVault = z.object({
+  vault: z.string(),
+  problem: z.string(),
+  answers: z.boolean().default(false),
+});
+
 const outputs = z.object({
   reachable: z.array(z.string()).describe('Names of the vaults that answer, the recovery site’s first.'),
-  unreachable: z.array(z.object({ vault: z.string(), problem: z.string() })).describe('The others, and why.'),
+  unreachable: z.array(unreachableVault).describe('The others, why, and whether they answer at all.'),
 });
 
 export const assessVaults = defineStep({
@@ -29,7 +36,7 @@ export const assessVaults = defineStep({
   async run(context) {
     const { world, signal, note } = context;
     const reachable: string[] = [];
-    const unreachable: Array<{ vault: string; problem: string }> = [];
+    const unreachable: Array<z.output<typeof unreachableVault>> = [];
     for (const store of world.vaults) {
       try {
         await checkVault(store, { signal });
@@ -37,12 +44,13 @@ export const assessVaults = defineStep({
         note(`vault ${store.name} (${store.region}) answers`);
       } catch (error) {
         if (signal.aborted || isAbort(error)) throw error;
-        unreachable.push({ vault: store.name, problem: messageOf(error) });
+        const answers = error instanceof DrError && error.kind !== 'unreachable';
+        unreachable.push({ vault: store.name, problem: messageOf(error), answers });
       }
     }
     for (const vault of Object.keys(world.config.vaults)) {
       if (!world.vaults.some(({ name }) => name === vault))
-        unreachable.push({ vault, problem: 'it could not be opened' });
+        unreachable.push({ vault, problem: 'it could not be opened', answers: false });
     }
     for (const { vault, problem } of unreachable) note(`vault ${vault} cannot be used: ${problem}`);
     return { reachable, unreachable };

@@ -2,7 +2,8 @@ import { access, constants } from 'node:fs/promises';
 import { z } from 'zod';
 import { DrError, messageOf } from '../base/errors.ts';
 import { redact } from '../base/redact.ts';
-import type { CommandConfig } from '../config/types.ts';
+import { suggestion } from '../config/problems.ts';
+import type { CommandConfig, Config } from '../config/types.ts';
 import { defineStep, type StepContext } from './contract.ts';
 import { fillArguments, type ProgramEnd, runProgram } from './programs.ts';
 
@@ -29,9 +30,20 @@ export const commandRun = defineStep({
     output: z.string().describe('The end of what it wrote, without secrets.'),
   }),
   timeoutMs: 60 * 60_000,
+  check(config, { command: name, arguments: values }) {
+    if (name === undefined) return [];
+    try {
+      const command = commandOf(config, name);
+      // Arguments with references are known to a run only.
+      if (values !== undefined) fillArguments(name, command.run, values);
+      return [];
+    } catch (error) {
+      return [messageOf(error)];
+    }
+  },
   async plan(context, { command: name, arguments: values = {} }) {
     if (name === undefined) return { target: 'a command', present: '', will: ['start it'], problems: [] };
-    const command = commandOf(context, name);
+    const command = commandOf(context.world.config, name);
     const argv = fillArguments(name, command.run, values);
     const shown = redact(argv.map(quoted).join(' '));
     if (isLeftOut(context, command)) {
@@ -42,7 +54,7 @@ export const commandRun = defineStep({
     return { target: shown, present, will: ['start it and wait for exit code 0'], problems };
   },
   async done(context, { command: name }) {
-    const command = commandOf(context, name);
+    const command = commandOf(context.world.config, name);
     if (command.check === undefined) return undefined;
     const { code, output } = await runProgram(command.check, command, context);
     if (code !== 0) return undefined;
@@ -50,7 +62,7 @@ export const commandRun = defineStep({
     return { started: true, output };
   },
   async run(context, { command: name, arguments: values }) {
-    const command = commandOf(context, name);
+    const command = commandOf(context.world.config, name);
     const argv = fillArguments(name, command.run, values);
     if (isLeftOut(context, command)) {
       context.note('left out: in a drill only commands with `drill: true` are started');
@@ -74,15 +86,13 @@ export const commandRun = defineStep({
   },
 });
 
-function commandOf({ world }: StepContext, name: string): CommandConfig {
-  const { commands, source } = world.config;
+function commandOf({ commands, source }: Config, name: string): CommandConfig {
   const command = Object.hasOwn(commands, name) ? commands[name] : undefined;
   if (command) return command;
   const known = Object.keys(commands);
-  throw new DrError('config', `the configuration allows no command "${name}"`, {
+  throw new DrError('config', `the configuration allows no command "${name}"${suggestion(name, known)}`, {
     where: source.path,
-    next:
-      known.length === 0 ? 'Add it under "commands".' : `Add it under "commands", or use one of: ${known.join(', ')}.`,
+    next: 'Add it under "commands", or correct the name in the runbook.',
   });
 }
 
@@ -118,7 +128,7 @@ function failed(name: string, argv: readonly string[], { code, signal, output }:
   const last = lastLines(output).at(-1);
   return new DrError('check-failed', `command ${name} ${how}${last === undefined ? '' : `: ${last}`}`, {
     where: redact(argv.map(quoted).join(' ')),
-    next: 'Mend what it complains about, then give the same command again: the run goes on here.',
+    next: 'Mend what it complains about, then give the same command again.',
     retryable: true,
   });
 }

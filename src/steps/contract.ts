@@ -1,7 +1,10 @@
 import type { z } from 'zod';
 import type { Clock } from '../base/clock.ts';
+import { DrError } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import type { OnProgress } from '../base/progress.ts';
+import type { Config } from '../config/types.ts';
+import { describeIssues } from './issues.ts';
 import type { RecoveryTarget, World } from './ports.ts';
 
 /** What a run may do. `plan` is not among them: it touches nothing, so it leaves no run. */
@@ -73,6 +76,8 @@ export interface StepDefinition<Params extends z.ZodObject, Outputs extends z.Zo
   readonly outputs: Outputs;
   /** Milliseconds that one attempt may take unless the runbook says otherwise. */
   readonly timeoutMs: number;
+  /** What is wrong with these parameters by the configuration alone, one sentence each; those with references are missing. */
+  check?(config: Config, params: Partial<z.output<Params>>): readonly string[];
   /** Looks, and changes nothing. Parameters that only a run can know are missing. */
   plan(context: StepContext, params: Partial<z.output<Params>>): Promise<StepPlan>;
   /**
@@ -99,6 +104,8 @@ export interface StepKind {
   readonly outputs: z.ZodObject;
   readonly timeoutMs: number;
   readonly undoable: boolean;
+  /** `later`: parameters that only a run will know, because they hold references. */
+  check(config: Config, params: Record<string, unknown>, later: readonly string[]): readonly string[];
   plan(context: StepContext, params: Record<string, unknown>): Promise<StepPlan>;
   done(context: StepContext, params: Record<string, unknown>): Promise<Record<string, unknown> | undefined>;
   run(context: StepContext, params: Record<string, unknown>): Promise<Record<string, unknown>>;
@@ -113,7 +120,14 @@ export interface StepKind {
 export function defineStep<Params extends z.ZodObject, Outputs extends z.ZodObject>(
   step: StepDefinition<Params, Outputs>,
 ): StepKind {
-  const read = (params: Record<string, unknown>) => step.params.parse(params);
+  const checked = <T extends z.ZodType>(schema: T, params: Record<string, unknown>): z.output<T> => {
+    const parsed = schema.safeParse(params);
+    if (parsed.success) return parsed.data;
+    throw new DrError('config', `${step.name} cannot work with this: ${describeIssues(parsed.error, params)}`, {
+      next: 'Correct the parameters in the runbook; docs/runbooks.md has those of every step.',
+    });
+  };
+  const read = (params: Record<string, unknown>) => checked(step.params, params);
   return {
     name: step.name,
     summary: step.summary,
@@ -127,9 +141,17 @@ export function defineStep<Params extends z.ZodObject, Outputs extends z.ZodObje
     outputs: step.outputs,
     timeoutMs: step.timeoutMs,
     undoable: step.undo !== undefined,
+    check: (config, given, later) => {
+      const known = step.params.partial().safeParse(given);
+      // The loader says what does not fit the schema.
+      if (!known.success || step.check === undefined) return [];
+      // What only a run will know has no value here, not even that which it has when nothing is given.
+      const params = Object.entries(known.data).filter(([name]) => !later.includes(name));
+      return step.check(config, Object.fromEntries(params) as Partial<z.output<Params>>);
+    },
     plan: async (context, params) => {
       // Only what a run will know can be missing, so a partial schema checks the rest as strictly.
-      const known = step.params.partial().parse(params) as Partial<z.output<Params>>;
+      const known = checked(step.params.partial(), params) as Partial<z.output<Params>>;
       return await step.plan(context, known);
     },
     done: async (context, params) => {

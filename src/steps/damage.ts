@@ -6,7 +6,13 @@ export interface Observations {
   readonly endpoints: ReadonlyArray<{ readonly what: string; readonly alive: boolean }>;
   /** Archives of the old site: their last heartbeats are younger than three of their intervals. */
   readonly archives: ReadonlyArray<{ readonly database: string; readonly moves: boolean }>;
-  readonly vaults: ReadonlyArray<{ readonly name: string; readonly ofOldSite: boolean; readonly usable: boolean }>;
+  /** `answers`: there is something, even if it cannot be used, as an empty vault that was never initialised. */
+  readonly vaults: ReadonlyArray<{
+    readonly name: string;
+    readonly ofOldSite: boolean;
+    readonly usable: boolean;
+    readonly answers: boolean;
+  }>;
   /** Statements of `verification.checks` that a living primary answered with no. */
   readonly failedChecks: readonly string[];
   /** What clients are sent to, by traffic name; empty = nothing could be seen. */
@@ -46,7 +52,9 @@ export function classifyDamage(seen: Observations): Damage {
     ),
     ...endpoints.map(({ what, alive }) => `${what} ${alive ? 'answers' : 'does not answer from here'}`),
     ...archives.map(({ database, moves }) => `the archive of ${database} ${moves ? 'moves' : 'stands still'}`),
-    ...vaults.filter(({ usable }) => !usable).map(({ name }) => `vault ${name} cannot be used`),
+    ...vaults
+      .filter(({ usable }) => !usable)
+      .map(({ name, answers }) => `vault ${name} ${answers ? 'answers, but cannot be used' : 'does not answer'}`),
     ...failedChecks.map((check) => `a check of the data says no: ${check}`),
     ...names
       .filter(({ pointsToOldSite }) => pointsToOldSite === false)
@@ -73,8 +81,17 @@ export function classifyDamage(seen: Observations): Damage {
     );
   }
   if (silent && databases.length + endpoints.length > 0) {
-    return archives.length > 0 || lost.some(({ ofOldSite }) => ofOldSite)
-      ? conclude('site-lost', 'nothing of the old site gives a sign of life, from any side', '"dr failover"')
+    const vaultSilent = vaults.some(({ ofOldSite, answers }) => ofOldSite && !answers);
+    const witness = [
+      ...(archives.length > 0 ? ['no heartbeat of its archive comes'] : []),
+      ...(vaultSilent ? ['its vault does not answer'] : []),
+    ];
+    return witness.length > 0
+      ? conclude(
+          'site-lost',
+          `nothing of the old site answers from here, and ${witness.join(', and ')}`,
+          '"dr failover"',
+        )
       : conclude(
           'unknown',
           'nothing of the old site answers from here, and no archive can tell whether it lives elsewhere',

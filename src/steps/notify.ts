@@ -1,7 +1,8 @@
 import { z } from 'zod';
-import { DrError } from '../base/errors.ts';
-import type { NotificationConfig } from '../config/types.ts';
-import { defineStep, type StepContext } from './contract.ts';
+import { DrError, messageOf } from '../base/errors.ts';
+import { suggestion } from '../config/problems.ts';
+import type { Config, NotificationConfig } from '../config/types.ts';
+import { defineStep } from './contract.ts';
 import { type Message, sendMessage, shownDestination } from './messages.ts';
 
 export const notify = defineStep({
@@ -20,10 +21,19 @@ export const notify = defineStep({
   }),
   outputs: z.object({ sent: z.boolean().describe('True: the service has taken it.') }),
   timeoutMs: 60_000,
+  check(config, { to }) {
+    if (to === undefined) return [];
+    try {
+      destination(config, to);
+      return [];
+    } catch (error) {
+      return [messageOf(error)];
+    }
+  },
   async plan(context, { to, text = 'a text that the run will know' }) {
     if (to === undefined) return { target: 'a notification', present: '', will: ['send a message'], problems: [] };
     return {
-      target: shownDestination(destination(context, to)),
+      target: shownDestination(destination(context.world.config, to)),
       present: '',
       will: [`send "${text}"`],
       problems: [],
@@ -31,7 +41,7 @@ export const notify = defineStep({
   },
   // No `done`: told twice does less harm than not told, and the key lets a service join the two.
   async run(context, { to, text, severity }) {
-    const { run, each, signal, note } = context;
+    const { run, each, world, signal, note } = context;
     const drill = run.mode === 'drill';
     const message: Message = {
       text: drill ? `[drill] ${text}` : text,
@@ -39,19 +49,22 @@ export const notify = defineStep({
       key: `dr ${run.id} ${to} ${each ?? ''}`.trim(),
       run: { id: run.id, mode: run.mode, site: run.site, from: run.from },
     };
-    const where = destination(context, to);
+    const where = destination(world.config, to);
     await sendMessage(where, message, signal);
     note(`told ${shownDestination(where)}: ${message.text}`);
     return { sent: true };
   },
 });
 
-function destination({ world }: StepContext, name: string): NotificationConfig {
-  const { notifications, source } = world.config;
+function destination({ notifications, source }: Config, name: string): NotificationConfig {
   const found = Object.hasOwn(notifications, name) ? notifications[name] : undefined;
   if (found) return found;
-  throw new DrError('config', `the configuration has no notification "${name}"`, {
-    where: source.path,
-    next: `Add it under "notifications", or use one of: ${Object.keys(notifications).join(', ') || 'none is there'}.`,
-  });
+  throw new DrError(
+    'config',
+    `the configuration has no notification "${name}"${suggestion(name, Object.keys(notifications))}`,
+    {
+      where: source.path,
+      next: 'Add it under "notifications", or correct the name in the runbook.',
+    },
+  );
 }

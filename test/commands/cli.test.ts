@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { chmod, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -137,6 +137,25 @@ describe('dr, as a program', () => {
       command: 'validate',
       error: { kind: 'config', problems: [{}, { line: 15 }] },
     });
+  });
+
+  test('validate reads all runbooks too: exit 3 with file and line, or where each comes from', async () => {
+    const folder = join(directory, 'books');
+    const file = join(directory, 'books.yaml');
+    await mkdir(folder);
+    await writeFile(file, `${exampleText(await identityToRecipient(identity))}runbooks: books\n`);
+    const book = (to: string) =>
+      `version: 1\nname: mine\nsummary: x\nmodes: [failover]\nstages:\n  assess:\n    - { id: a, uses: ${to} }\n`;
+    await writeFile(join(folder, 'mine.yaml'), book('notify, with: { to: oncall, text: hello }'));
+    const bad = await dr(['validate', '--config', file]);
+    expect(bad.code).toBe(3);
+    expect(bad.stderr).toContain(
+      `${join(folder, 'mine.yaml')}:7: step "a": the configuration has no notification "oncall"`,
+    );
+    await writeFile(join(folder, 'mine.yaml'), book('wait'));
+    const good = await dr(['validate', '--config', file]);
+    expect(good.stdout).toContain(`Runbooks:  mine in ${folder}\n           corruption, failback, failover, `);
+    expect(good.code).toBe(0);
   });
 
   test('no configuration: exit 3, says how to name one', async () => {

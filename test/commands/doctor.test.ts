@@ -331,7 +331,7 @@ describe('a system that works', () => {
     mkdirSync(join(root, 'runbooks'));
     writeFileSync(join(root, 'runbooks/failover.yaml'), 'name: failover\nstages: 5\n');
     const broken = await examine([], { edit: (text) => `${text}runbooks: ${root}/runbooks\n` });
-    expect(broken.areas['configuration and runbooks']).toEqual(contains('fail the runbook has'));
+    expect(broken.areas['configuration and runbooks']).toEqual(contains('fail the runbooks have'));
     dns.zone.seed({ name: 'orders.example.com', type: 'A', ttl: 600, values: ['192.0.2.10'] });
     const slow = await examine();
     expect(slow.bad).toEqual([]);

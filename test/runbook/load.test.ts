@@ -96,7 +96,7 @@ describe('loading a runbook', () => {
     [
       'a parameter of a wrong type',
       (t) => t.replace('{ what:', '{ size: big, what:'),
-      /x\.yaml:11: .*size: .*expected number/,
+      /x\.yaml:11: step "put": size: must be a number, not the text "big"/,
     ],
     [
       'an unknown output',
@@ -169,13 +169,43 @@ describe('loading a runbook', () => {
     [
       'a time that is none',
       (t) => t.replace('timeout: 5m', 'timeout: soon'),
-      /x\.yaml:14: timeout: "soon" is not a length of time/,
+      /x\.yaml:14: step "put": timeout: "soon" is not a length of time/,
     ],
     ['an undo that cannot be', (t) => t.replace('timeout: 5m', 'onFailure: undo'), /test\.put cannot be undone/],
     [
       'a missing forerunner',
       (t) => t.replace(/ {2}restore:[\s\S]*(?= {2}validate)/, ''),
       /in a failover, test\.after needs a step test\.put before it/,
+    ],
+    [
+      'a source of a kind that has no part in a mode, and says so',
+      (t) => t.replace('uses: test.look\n  restore', 'uses: test.live\n  restore'),
+      /"look" does not run in a drill \(test\.live takes part in failover only\), but "put" does: limit it with "when"/,
+    ],
+    [
+      'stages in another order',
+      (t) => t.replace('  restore:', '  stabilize: []\n  restore:'),
+      /x\.yaml:10: stage "restore" runs before "stabilize", so it has to stand before it; the order is assess, activate, restore,/,
+    ],
+    [
+      'a name where a list belongs',
+      (t) => t.replace('timeout: 5m', 'approval: { prompt: "Go?", by: Ada }'),
+      /x\.yaml:14: step "put": approval\.by: must be a list, as \[A, B\], not the text "Ada"/,
+    ],
+    [
+      'an approval that asks nothing',
+      (t) => t.replace('timeout: 5m', 'approval: { by: [Ada] }'),
+      /x\.yaml:14: step "put": approval\.prompt: is missing; it must be a text/,
+    ],
+    [
+      'an approval that refers to nothing',
+      (t) => t.replace('timeout: 5m', 'approval: { prompt: "${{ steps.look.outputs.fund }}?" }'),
+      /x\.yaml:11: step "put": approval\.prompt: test\.look has no output "fund"; did you mean found\?/,
+    ],
+    [
+      'an unknown way to fail',
+      (t) => t.replace('timeout: 5m', 'onFailure: retry'),
+      /x\.yaml:14: step "put": onFailure: must be one of stop, continue, undo, not "retry"/,
     ],
     ['a newer version', (t) => t.replace('version: 1', 'version: 2'), /x\.yaml:1: version: must be 1/],
     ['YAML that is none', (t) => t.replace('stages:', 'stages: ['), /this is not YAML/],
@@ -197,7 +227,9 @@ describe('loading a runbook', () => {
 
   it('names the runbooks that there are', async () => {
     const error = errorOfKind(await failureOf(loadRunbook(shippedRunbooks, 'failovr', stepRegistry)), 'not-found');
-    expect(error.message).toBe('there is no runbook "failovr"; did you mean failover?');
+    expect(error.message).toBe(
+      'there is no runbook "failovr"; did you mean failover? Known are corruption, failback, failover, region-evacuation, switchover (come with dr)',
+    );
   });
 
   it('refuses the shipped failover without its fence', async () => {

@@ -20,7 +20,6 @@ let world: DisasterWorld;
 beforeAll(async () => {
   const runbooks = await tempDir('runbooks');
   const shipped = join(import.meta.dirname, '../../runbooks');
-  await cp(shipped, runbooks, { recursive: true });
   const asking = (await readFile(join(shipped, 'failover.yaml'), 'utf8'))
     .replace('name: failover', 'name: asking')
     .replace(
@@ -147,6 +146,9 @@ describe('in the middle of a failover', { timeout: 120_000 }, () => {
     expect((await readReport(world.west, id)).approvals).toEqual([
       expect.objectContaining({ step, name: expect.stringMatching(/^Ann /), comment: 'go' }),
     ]);
+    const late = await world.run('runs', id, '--approve', step, '--as', 'Ann', '--json');
+    expect(late.code, late.stdout).toBe(11);
+    expect(late.stdout).toContain(`run ${id} has ended (succeeded): an answer changes nothing any more`);
   });
 });
 

@@ -7,8 +7,8 @@ const well: Observations = {
   endpoints: [{ what: 'https://orders.example.com', alive: true }],
   archives: [{ database: 'orders', moves: true }],
   vaults: [
-    { name: 'east', ofOldSite: true, usable: true },
-    { name: 'west', ofOldSite: false, usable: true },
+    { name: 'east', ofOldSite: true, usable: true, answers: true },
+    { name: 'west', ofOldSite: false, usable: true, answers: true },
   ],
   failedChecks: [],
   names: [{ name: 'orders', pointsToOldSite: true }],
@@ -28,7 +28,19 @@ describe('what has happened', () => {
     expect(scopeOf({ failedChecks: ['orders: select count(*) > 0 from orders'] })).toBe('corruption');
     expect(scopeOf({ endpoints: [{ what: 'https://orders.example.com', alive: false }] })).toBe('degraded');
     expect(scopeOf({ databases: [{ name: 'orders', answers: true, writes: false }] })).toBe('degraded');
-    expect(scopeOf({ vaults: [{ name: 'west', ofOldSite: false, usable: false }] })).toBe('vault-lost');
+    expect(scopeOf({ vaults: [{ name: 'west', ofOldSite: false, usable: false, answers: false }] })).toBe('vault-lost');
+  });
+
+  it('takes a vault that answers and cannot be used for no proof that the site is gone', () => {
+    const vault = { name: 'east', ofOldSite: true, usable: false };
+    const empty = classifyDamage({ ...well, ...gone, archives: [], vaults: [{ ...vault, answers: true }] });
+    expect(empty.scope).toBe('unknown');
+    expect(empty.reasons).toContain('vault east answers, but cannot be used');
+    const silent = classifyDamage({ ...well, ...gone, archives: [], vaults: [{ ...vault, answers: false }] });
+    expect(silent).toMatchObject({
+      scope: 'site-lost',
+      meaning: 'nothing of the old site answers from here, and its vault does not answer',
+    });
   });
 
   it('never proposes a failover while anything of the old site may live, nor one that would keep damaged data', () => {
@@ -38,9 +50,12 @@ describe('what has happened', () => {
       }),
       endpoints: fc.array(fc.record({ what: fc.constant('e'), alive: fc.boolean() }), { maxLength: 3 }),
       archives: fc.array(fc.record({ database: fc.constant('d'), moves: fc.boolean() }), { maxLength: 3 }),
-      vaults: fc.array(fc.record({ name: fc.constant('v'), ofOldSite: fc.boolean(), usable: fc.boolean() }), {
-        maxLength: 3,
-      }),
+      vaults: fc.array(
+        fc.record({ name: fc.constant('v'), ofOldSite: fc.boolean(), usable: fc.boolean(), answers: fc.boolean() }),
+        {
+          maxLength: 3,
+        },
+      ),
       failedChecks: fc.array(fc.constant('c'), { maxLength: 2 }),
       names: fc.array(fc.record({ name: fc.constant('n'), pointsToOldSite: fc.constantFrom(true, false, undefined) }), {
         maxLength: 2,

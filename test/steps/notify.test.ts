@@ -92,7 +92,7 @@ describe('notify', () => {
     expect((await notify.plan(context({ kind: 'slack', url }), params)).target).toMatch(/^slack at 127/);
     await expect(notify.run(context({ kind: 'slack', url }), { ...params, to: 'nobody' })).rejects.toMatchObject({
       kind: 'config',
-      next: expect.stringContaining('oncall'),
+      message: expect.stringContaining('oncall'),
     });
     expect(told).toEqual([]);
   });
