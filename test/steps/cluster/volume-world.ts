@@ -22,7 +22,7 @@ import { Controllers } from '../../harness/kubernetes/controllers.ts';
 import { Kubelet } from '../../harness/kubernetes/kubelet.ts';
 import { serverUser } from '../../harness/npm-postgres.ts';
 import { freePort, own, startPostgres, type TestPostgres } from '../../harness/postgres.ts';
-import { startNode, type TestProcess } from '../../harness/process.ts';
+import { forgetProcess, registerProcess, startNode, type TestProcess } from '../../harness/process.ts';
 import { tempDir } from '../../harness/temp.ts';
 
 /** Looks again sooner than in production. */
@@ -256,6 +256,10 @@ export class VolumeWorld {
       stdio: ['ignore', log, log],
     });
     closeSync(log);
+    const { pid } = this.#server;
+    if (pid === undefined) return;
+    registerProcess(pid);
+    this.#server.once('exit', () => forgetProcess(pid));
   }
 
   async #stopServer(): Promise<void> {
