@@ -175,12 +175,18 @@ function blindness(
   if (sources.size === 0) return undefined;
   const looks = (step: string) => instances.some((other) => other.spec.id === step && other.spec.kind.runsInPlan);
   const texts = [...sources].map(([step, needs]) => {
-    const params = [...new Set(needs.map(({ param }) => `"${param}"`))].join(' and ');
+    const params = [...new Set(needs.map(({ param }) => `"${param}"`))];
     const why = looks(step) ? (troubles.get(step) ?? 'it found nothing') : 'a plan does not run it';
-    return `${params} from step "${step}" has no value yet, because ${why.split('\n')[0]}`;
+    return `${params.join(' and ')} from step "${step}" ${params.length === 1 ? 'has' : 'have'} no value yet, because ${shortened(why)}`;
   });
   return {
     what: `it could not look: ${texts.join('; ')}`,
     expected: [...sources.keys()].every((step) => !looks(step)),
   };
+}
+
+/** The beginning of a reason that stands in full at its own step. */
+function shortened(reason: string): string {
+  const [line = ''] = reason.split('\n');
+  return line.length <= 100 ? line : `${line.slice(0, line.lastIndexOf(' ', 100)).replace(/[:;,]$/, '')} … (see there)`;
 }

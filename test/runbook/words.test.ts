@@ -137,6 +137,20 @@ describe('a plan', () => {
     ]);
   });
 
+  it('gives only the beginning of a long reason, and all that is missing at once', async () => {
+    const reason = `nothing can be brought back: ${'orders: no vault has it; '.repeat(20)}`;
+    const broken = kind('look', { looks: true, act: fails(new DrError('not-found', reason)) });
+    const both = needs.extend({ more: z.string() });
+    const text = steps('more').map((step) => step.replace('"x"', '"${{ steps.look.outputs.found }}"'));
+    const world = await worldWith(text, [broken, kind('next', { looks: true, needs: both })]);
+    const what = (await planRun(world.engine(), world.request())).steps[1]?.problems[0]?.what ?? '';
+    expect(what).toMatch(
+      /^it could not look: "what" and "more" from step "look" have no value yet, because nothing can/,
+    );
+    expect(what).toMatch(/ … \(see there\)$/);
+    expect(what.length).toBeLessThan(220);
+  });
+
   it('looks all the same without a value that is optional', async () => {
     const broken = kind('look', { looks: true, act: fails(new DrError('not-found', 'no vault is initialised')) });
     let looked = 0;
