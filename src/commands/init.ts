@@ -30,6 +30,8 @@ export async function run(context: CommandContext, options: InitOptions): Promis
     ...found.runbooks.map(({ name, text }) => ({ name: path.join(folder, name), text })),
   ];
   await writeNew(directory, files);
+  // An empty folder is one, too: dr refuses to run anything while the one that the configuration names is missing.
+  if (runbooksOf(found.text) !== undefined) await makeFolder(path.join(directory, folder));
   const variables = environmentReferences(found.text).map(({ name, required }) => ({
     name,
     required,
@@ -82,8 +84,8 @@ function vaultOf({ from, endpoint, region }: InitOptions, env: CommandContext['e
 /** Where the runbooks go: where the configuration looks for them, if that is below its own folder. */
 function runbookFolder({ text, runbooks }: StoredConfiguration): { folder: string; note?: string } {
   const written = runbooksOf(text);
-  if (runbooks.length === 0) return { folder: 'runbooks' };
   if (written === undefined) {
+    if (runbooks.length === 0) return { folder: 'runbooks' };
     const note =
       'It uses the runbooks that come with dr; these are as they were (write "runbooks: runbooks" to use them).';
     return { folder: 'runbooks', note };
@@ -94,6 +96,12 @@ function runbookFolder({ text, runbooks }: StoredConfiguration): { folder: strin
     folder: 'runbooks',
     note: `It looks for its runbooks in ${written}: move them there, or change "runbooks" in it to "runbooks".`,
   };
+}
+
+async function makeFolder(folder: string): Promise<void> {
+  await mkdir(folder, { recursive: true }).catch((error: unknown) => {
+    throw fileError(error, folder, 'make the folder of the runbooks');
+  });
 }
 
 /** Writes all files or, where one of them is there already, none. */

@@ -76,6 +76,16 @@ describe('dr init', () => {
     expect(readFileSync(join(root, 'back/a'), 'utf8')).toBe('the content');
   });
 
+  test('makes the folder of the runbooks also where none of one’s own was in it, and the configuration is valid', async () => {
+    rmSync(join(root, 'etc/books/failover.yaml'));
+    expect((await backup()).code).toBe(0);
+    const to = join(root, 'new/etc');
+    expect((await init(to)).code).toBe(0);
+    expect(readdirSync(to, { recursive: true }).sort()).toEqual(['books', 'dr.yaml']);
+    const valid = await dr(['validate', '--config', join(to, 'dr.yaml')], { VAULTS: root });
+    expect(valid).toMatchObject({ code: 0, stdout: expect.stringContaining(`none in ${join(to, 'books')}`) });
+  });
+
   test('overwrites nothing; another identity or none opens nothing; a place that is no vault is named', async () => {
     expect((await backup()).code).toBe(0);
     const to = join(root, 'new');
