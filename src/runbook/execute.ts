@@ -79,7 +79,8 @@ export class Executor {
   async #step(instance: StepInstance, signal: AbortSignal): Promise<Ending> {
     const { journal, clock } = this.#execution;
     const { spec, id } = instance;
-    if (isSettled(this.#state(instance))) return { kind: 'complete' };
+    const before = this.#state(instance);
+    if (isSettled(before) && !before.anotherChance) return { kind: 'complete' };
     if (instance.skip !== undefined) {
       await journal.append({ type: 'step-skipped', step: id, reason: instance.skip });
       return { kind: 'complete' };

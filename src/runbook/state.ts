@@ -20,6 +20,8 @@ export interface StepState {
   readonly error: StoredError | undefined;
   /** Failed, and the run goes on without it. */
   readonly tolerated: boolean;
+  /** Tolerated beside a step that the run stopped at: whoever takes the run up tries it once more. */
+  readonly anotherChance: boolean;
   readonly evidence: readonly string[];
 }
 
@@ -85,7 +87,8 @@ export function apply(state: RunState, entry: JournalEntry): RunState {
   if (event.type === 'run-resumed') {
     need(entry.executor !== state.executor, 'an executor does not resume its own run');
     const status = state.status === 'stopped' ? 'running' : state.status;
-    return { ...state, status, executor: entry.executor, ...(status === 'running' ? { error: undefined } : {}) };
+    const steps = status === 'running' ? withAnotherChance(state.steps) : state.steps;
+    return { ...state, status, steps, executor: entry.executor, ...(status === 'running' ? { error: undefined } : {}) };
   }
   need(entry.executor === state.executor, `executor ${state.executor} has the run, not ${entry.executor}`);
   if ('step' in event) return applyToStep(state, event, entry.executor, atMs, need, inStatus);
@@ -157,7 +160,7 @@ function applyToStep(
     case 'step-started': {
       was('pending', 'failed', 'running');
       need(step.status !== 'running' || step.executor !== executor, `step ${event.step} is running`);
-      need(!step.tolerated, `step ${event.step} was given up`);
+      need(!step.tolerated || step.anotherChance, `step ${event.step} was given up`);
       need(event.attempt === step.attempts + 1, `attempt ${step.attempts + 1} of step ${event.step} is next`);
       need(!step.plan.needsApproval || step.approval?.status === 'given', `step ${event.step} is not approved`);
       const before = state.steps.find((other) => other.plan.group < step.plan.group && !isSettled(other));
@@ -169,6 +172,8 @@ function applyToStep(
         startedAtMs: step.startedAtMs ?? atMs,
         endedAtMs: undefined,
         error: undefined,
+        tolerated: false,
+        anotherChance: false,
       });
     }
     case 'step-finished':
@@ -222,6 +227,18 @@ function pendingStep(plan: PlannedStep): StepState {
     outputs: undefined,
     error: undefined,
     tolerated: false,
+    anotherChance: false,
     evidence: [],
   };
+}
+
+/**
+ * The run went on without a step that failed, and then stopped at another of the same group: what was in the way of one may have been in
+ * the way of both (a full disk, a vault that was away). Groups that are behind the run stay as they are: others have built on them.
+ */
+function withAnotherChance(steps: readonly StepState[]): readonly StepState[] {
+  const open = steps.find((step) => !isSettled(step));
+  return steps.map((step) =>
+    step.tolerated && step.plan.group === open?.plan.group ? { ...step, anotherChance: true } : step,
+  );
 }

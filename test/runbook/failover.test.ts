@@ -357,6 +357,30 @@ describe.each(['failover', 'drill'] as const)('kill -9 during a %s', (mode) => {
 });
 
 describe('failure of every step in turn', () => {
+  it('beside one that it may go on without: when the command goes on, both are tried again', async () => {
+    const world = await TestWorld.create();
+    let full = true;
+    const registry = new Map(world.registry);
+    world.registry = registry;
+    for (const name of ['database.restore', 'data.restore']) {
+      const kind = registry.get(name);
+      if (!kind) throw new Error(name);
+      registry.set(name, {
+        ...kind,
+        run: async (context, params) => {
+          if (full) throw new DrError('local', 'no space left on device');
+          return await kind.run(context, params);
+        },
+      });
+    }
+    const { loadRunbook, shippedRunbooks } = await import('../../src/runbook/load.ts');
+    const runbook = await loadRunbook(shippedRunbooks, 'failover', world.registry);
+    const first = await executeRun(world.engine(), world.request({ runbook }));
+    expect(first.error?.message).toBe('no space left on device');
+    full = false;
+    expect(await world.run({ runbook })).toMatchObject({ runId: first.runId, outcome: 'succeeded' });
+  });
+
   it('leaves a journal that tells, and the same command goes on', async () => {
     const reference = await TestWorld.create();
     const kinds = reference.runbook.stages.flatMap(({ groups }) => groups.flat().map(({ kind }) => kind));
