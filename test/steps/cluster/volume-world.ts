@@ -49,6 +49,7 @@ export class VolumeWorld {
   #server: ChildProcess | undefined;
   #busy = false;
   #due = false;
+  #isOver = false;
 
   private constructor(root: string, config: Config, source: TestPostgres, identity: string) {
     this.root = root;
@@ -168,6 +169,7 @@ export class VolumeWorld {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.controllers.isAlive = false;
+    this.#isOver = true;
     await this.kubelet[Symbol.asyncDispose]();
     await this.#stopServer();
     await this.#archiver?.kill9();
@@ -229,7 +231,7 @@ export class VolumeWorld {
   async #sync(): Promise<void> {
     const set = this.object('StatefulSet');
     const pod = this.objects.all().find(({ kind, metadata }) => kind === 'Pod' && metadata.name === 'orders-db-0');
-    const isWanted = (set?.['spec'] as { replicas?: number } | undefined)?.replicas === 1;
+    const isWanted = !this.#isOver && (set?.['spec'] as { replicas?: number } | undefined)?.replicas === 1;
     // A server over an empty volume would make itself a new database: here it does nothing.
     const hasData = existsSync(join(this.dataDirectory, 'PG_VERSION'));
     if (isWanted && pod && hasData && this.#server === undefined) {

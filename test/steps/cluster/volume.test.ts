@@ -22,7 +22,8 @@ afterAll(async () => {
   await world[Symbol.asyncDispose]();
 });
 
-beforeEach(async () => {
+beforeEach(async ({ onTestFailed }) => {
+  onTestFailed(() => console.error(world.serverLog().split('\n').slice(-40).join('\n')));
   for (const kind of ['StatefulSet', 'Job', 'PersistentVolumeClaim']) {
     for (const { apiVersion, metadata } of world.objects.all().filter((each) => each.kind === kind)) {
       if (world.objects.all().some(({ metadata: { uid } }) => uid === metadata.uid))
