@@ -23,7 +23,7 @@ afterAll(async () => {
 });
 
 beforeEach(async ({ onTestFailed }) => {
-  onTestFailed(() => console.error(world.serverLog().split('\n').slice(-40).join('\n')));
+  onTestFailed(() => void process.stderr.write(world.serverLog().slice(-6000)));
   for (const kind of ['StatefulSet', 'Job', 'PersistentVolumeClaim']) {
     for (const { apiVersion, metadata } of world.objects.all().filter((each) => each.kind === kind)) {
       if (world.objects.all().some(({ metadata: { uid } }) => uid === metadata.uid))
