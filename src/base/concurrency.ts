@@ -55,20 +55,27 @@ export async function forEachLimit<T>(
   if (failed) throw failure;
 }
 
-/** The results of `work` over all items, in their order, at most `limit` at once; the first failure is thrown in its place. */
+/**
+ * The results of `work` over all items, in their order, at most `limit` at once; the first failure is thrown in its place. Nothing runs on
+ * when it has ended, also when its consumer leaves early.
+ */
 export async function* mapInOrder<T, R>(
   items: Iterable<T>,
   limit: number,
   work: (item: T) => Promise<R>,
 ): AsyncGenerator<R, void, undefined> {
   const running: Array<Promise<R>> = [];
-  for (const item of items) {
-    const job = work(item);
-    // Whoever leaves early does not hear of what fails later.
-    job.catch(() => {});
-    running.push(job);
-    const first = running.length >= limit ? running.shift() : undefined;
-    if (first) yield await first;
+  try {
+    for (const item of items) {
+      const job = work(item);
+      // Whoever leaves early does not hear of what fails later.
+      job.catch(() => {});
+      running.push(job);
+      const first = running.length >= limit ? running.shift() : undefined;
+      if (first) yield await first;
+    }
+    for (const job of running) yield await job;
+  } finally {
+    await Promise.allSettled(running);
   }
-  for (const job of running) yield await job;
 }
