@@ -20,6 +20,10 @@ export interface Contestant {
   restore(target: string): Command;
 }
 
+export interface DrContestant extends Contestant {
+  daemon(): Command;
+}
+
 const COMPRESSION_LEVEL = 3;
 export const PROCESSES = 2;
 
@@ -64,9 +68,9 @@ export async function drHome(
   return { config, identityFile, vaults };
 }
 
-/** `dr` of a checkout, run as a command, with one encrypted file vault. */
-export async function drOf(checkout: string, name: string, server: TestPostgres): Promise<Contestant> {
-  const { config, identityFile, vaults } = await drHome(server, ['east'], {});
+/** `dr` of a checkout, run as a command, with one encrypted file vault; `more` goes over the defaults of its configuration. */
+export async function drOf(checkout: string, name: string, server: TestPostgres, more = {}): Promise<DrContestant> {
+  const { config, identityFile, vaults } = await drHome(server, ['east'], more);
   const start = startOfDr(checkout);
   const command = (...args: string[]): Command => ({
     program: nodeBinary,
@@ -79,6 +83,7 @@ export async function drOf(checkout: string, name: string, server: TestPostgres)
     backup: () => command('backup', 'orders'),
     forget: () => rmSync(join(dirname(config), 'scratch', 'previous'), { recursive: true, force: true }),
     restore: (target) => command('restore', 'orders', '--to', target),
+    daemon: () => command('daemon'),
   };
 }
 

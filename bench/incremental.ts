@@ -7,6 +7,7 @@ import { formatBytes, parseBytes } from '../src/base/units.ts';
 import { type Column, renderTable } from '../src/report/table.ts';
 import { serverUser } from '../test/harness/npm-postgres.ts';
 import type { TestPostgres } from '../test/harness/postgres.ts';
+import { startProcess } from '../test/harness/process.ts';
 import { tempDir } from '../test/harness/temp.ts';
 import { requirePackage, startCluster } from './cluster.ts';
 import {
@@ -32,7 +33,8 @@ const help = `The next backup after 1 % of the rows has changed: dr beside pgBac
 
 Two servers get the same content and the same changes: PostgreSQL 15 (dr compares all blocks of a full stream; pgBackRest copies the
 files that changed) and PostgreSQL 17 with summarize_wal (dr gets the changed blocks). The packaged pgBackRest 2.45 knows neither
-PostgreSQL 17 nor block incremental on it, so its run on 15 is what both are compared with.`;
+PostgreSQL 17 nor block incremental on it, so its run on 15 is what both are compared with. The WAL of the changes is archived before the
+clock starts, by archive_command for the one and by the daemon for the other, as it is where they are used.`;
 
 const PEER = 'pgBackRest incremental';
 
@@ -87,12 +89,23 @@ try {
     server,
     folders: contestant.name === PEER ? [join(contestant.repository, 'backup')] : drFolders(contestant.repository),
   });
+  // The daemon archives; base backups are taken by hand.
+  const archiving = (url: string) => ({ databases: { orders: { url, schedule: '0 0 29 2 *' } } });
+  const dr15 = await drOf(checkout, 'dr on 15, compared', old, archiving(old.url));
+  const dr17 = await drOf(checkout, 'dr on 17, summaries', summarizing, archiving(summarizing.url));
   const runners = [
     runnerOf({ ...(await peerOf(peer, false, 'incr')), name: PEER }, old),
-    runnerOf(await drOf(checkout, 'dr on 15, compared', old), old),
-    runnerOf(await drOf(checkout, 'dr on 17, summaries', summarizing), summarizing),
+    runnerOf(dr15, old),
+    runnerOf(dr17, summarizing),
   ];
+  // First backups are full ones: not what is measured here.
+  for (const { contestant } of runners) await run(contestant.backup());
+  const daemons = [dr15, dr17].map((contestant) => {
+    const { program, args, env } = contestant.daemon();
+    return startProcess(program, args, { env: { ...process.env, ...env } });
+  });
   const samples = await playRounds(runners);
+  for (const daemon of daemons) await daemon.stop();
   const [size] = await old.sql<{ bytes: string }>('select sum(pg_database_size(oid)) as bytes from pg_database');
   print(samples, runners, Number(size?.bytes ?? 0), peerVersion);
   for (const runner of runners) await verify(runner);
@@ -104,8 +117,6 @@ try {
 
 /** Interleaved, so that what else happens on the machine meets all alike; the order rotates. */
 async function playRounds(all: readonly Runner[]): Promise<Sample[]> {
-  // First backups are full ones: not what is measured here.
-  for (const { contestant } of all) await run(contestant.backup());
   const samples: Sample[] = [];
   for (let round = 0; round <= rounds; round++) {
     for (const change of ['clustered', 'scattered'] as const) {
@@ -136,6 +147,14 @@ async function makeChange(server: TestPostgres, change: Change, round: number): 
       : `hashint4(aid # ${round + 1}) % 100 = 0`;
   await server.sql(`update pgbench_accounts set abalance = abalance + 1 where ${where}`);
   await server.sql('checkpoint');
+  for (;;) {
+    const [archive] = await server.sql<{ left: string; all: boolean | null }>(
+      `select (select count(*) from pg_ls_archive_statusdir() where name like '%.ready') as left,
+        (select bool_and(flush_lsn >= pg_current_wal_flush_lsn()) from pg_stat_replication) as all`,
+    );
+    if (archive?.all === true && Number(archive.left) === 0) return;
+    await new Promise((resolve) => setTimeout(resolve, 200));
+  }
 }
 
 async function play({ contestant, server, folders }: Runner, change: Change): Promise<Sample> {

@@ -102,7 +102,8 @@ export class WalStream {
       const stop = () => this.#stop();
       signal?.addEventListener('abort', stop, { once: true });
       try {
-        this.#sendStatus(false);
+        // A server that has nothing to send says nothing for seconds: asked, it shows at once that it is there.
+        this.#sendStatus(true);
         if (signal?.aborted) stop();
         return await this.#receive();
       } catch (error) {

