@@ -54,7 +54,7 @@ export async function layOutDatabase(options: LayOutOptions): Promise<{ readonly
     user: undefined,
     address: undefined,
     recorded: database.settings,
-    stay: { ...standaloneSettings(plan.target, plan.timeline, { dataDirectory, walDirectory }), ...options.parameters },
+    stay: { ...standaloneSettings(plan, { dataDirectory, walDirectory }), ...options.parameters },
   });
   return { walFiles };
 }
@@ -90,7 +90,7 @@ async function placeWalFiles(options: LayOutOptions): Promise<number> {
   await forEachLimit(names, FILES_IN_FLIGHT, async (name) => {
     if (!present.has(name)) {
       const content = await fetchWalFile(store, keyRing, database.systemId, name, signal);
-      if (content) await writeWhole(path.join(walDirectory, name), content);
+      if (content) await writeWhole(path.join(walDirectory, name), upToEnd(content, name, plan, database.segmentBytes));
       else if (!isSpare(name, plan, database.segmentBytes)) {
         throw new DrError('corrupt', `the WAL file ${name} has gone from the archive`, {
           where: store.location,
@@ -132,6 +132,13 @@ function isSpare(name: string, { line, startLsn }: RecoveryPlan, segmentBytes: n
   if (link?.end === undefined) return false;
   const forked = segmentName(timeline, segmentStart(link.end, segmentBytes), segmentBytes);
   return name === forked && segmentStart(link.end, segmentBytes) > segmentStart(startLsn, segmentBytes);
+}
+
+/** A segment may have grown since the plan was made: what it did not know of is not to be replayed. */
+function upToEnd(content: Buffer, name: string, { timeline, endLsn }: RecoveryPlan, segmentBytes: number): Buffer {
+  const start = segmentStart(endLsn, segmentBytes);
+  if (endLsn === start || name !== segmentName(timeline, start, segmentBytes)) return content;
+  return content.fill(0, Number(endLsn - start));
 }
 
 /** A file with this name is always complete. */

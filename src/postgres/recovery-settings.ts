@@ -2,7 +2,7 @@ import { chown, lstat, open, readFile, rename, rm, symlink, writeFile } from 'no
 import { isAbsolute, join } from 'node:path';
 import { fileError } from '../base/errors.ts';
 import type { ControlFile } from './control-file.ts';
-import { formatLsn } from './lsn.ts';
+import { formatLsn, type Lsn } from './lsn.ts';
 import type { RecoveryTarget } from './recovery-target.ts';
 import type { ServerUser } from './server-process-user.ts';
 
@@ -121,19 +121,30 @@ export function recoverySettings(
   };
 }
 
+/** Settings of dr's own on a server that recovers by itself: where the WAL that it has ends, and up to which moment it covers all commits. */
+export const archiveEndSetting = 'dr.archive_end';
+export const coveredUntilSetting = 'dr.covered_until';
+
 /**
  * Settings by which a stock server recovers by itself to the target and stops there, read-only: WAL comes from a folder with `cp`, and the
  * promotion removes the folder. They go into `postgresql.auto.conf`; after the promotion they mean nothing any more.
  */
 export function standaloneSettings(
-  target: RecoveryTarget,
-  timeline: number,
+  plan: {
+    readonly target: RecoveryTarget;
+    readonly timeline: number;
+    readonly endLsn: Lsn;
+    readonly coveredUntilMs: number;
+  },
   { dataDirectory, walDirectory }: { readonly dataDirectory: string; readonly walDirectory: string },
 ): Record<string, string> {
   // For the shell, and `%` for PostgreSQL.
   const folder = `'${walDirectory.replaceAll("'", "'\\''")}'`.replaceAll('%', '%%');
   return {
-    ...recoverySettings(target, timeline, `cp ${folder}/%f "%p"`),
+    ...recoverySettings(plan.target, plan.timeline, `cp ${folder}/%f "%p"`),
+    // What lies in the folder, for whoever judges the server by SQL alone: the archive may have grown since.
+    [archiveEndSetting]: formatLsn(plan.endLsn),
+    [coveredUntilSetting]: plan.coveredUntilMs > 0 ? new Date(plan.coveredUntilMs).toISOString() : '',
     recovery_end_command: `rm -rf -- ${folder}`,
     wal_retrieve_retry_interval: '1s',
     hba_file: join(dataDirectory, 'pg_hba.conf'),

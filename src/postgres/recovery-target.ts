@@ -64,9 +64,26 @@ export async function recordEnd(
   sizes: PageSizes,
   read: (at: Lsn) => Promise<number>,
 ): Promise<Lsn | undefined> {
-  const at = start % BigInt(sizes.pageBytes) === 0n ? start + headerAt(start, sizes) : start;
+  const at = pastHeader(start, sizes);
   const length = await read(at);
   return length < recordHeader ? undefined : advance(at, BigInt(length), sizes);
+}
+
+/**
+ * What begins at `end`, the end of the last replayed record: a change of settings (`XLOG_PARAMETER_CHANGE`, rmgr 0 and info 0x60 of
+ * `pg_control.h`) or anything else. Undefined when there is no record but zeros or nonsense.
+ */
+export async function recordKind(
+  end: Lsn,
+  sizes: PageSizes,
+  read: (at: Lsn) => Promise<number>,
+): Promise<'parameter-change' | 'other' | undefined> {
+  const start = pastHeader(aligned(end), sizes);
+  if ((await read(start)) < recordHeader) return undefined;
+  // `xl_info` and `xl_rmid` of XLogRecord.
+  const word = await read(pastHeader(advance(start, 16n, sizes), sizes));
+  const [info, manager] = [word & 0xf0, (word >>> 8) & 0xff];
+  return manager === 0 && info === 0x60 ? 'parameter-change' : 'other';
 }
 
 /**
@@ -93,6 +110,11 @@ export async function lastRecordEnd(
 /** Records begin at multiples of 8 (`MAXALIGN`). */
 function aligned(at: Lsn): Lsn {
   return (at + 7n) & ~7n;
+}
+
+/** The first byte of content at a position. */
+function pastHeader(at: Lsn, sizes: PageSizes): Lsn {
+  return at % BigInt(sizes.pageBytes) === 0n ? at + headerAt(at, sizes) : at;
 }
 
 function headerAt(page: Lsn, sizes: PageSizes): bigint {

@@ -139,14 +139,18 @@ export class VolumeDatabases {
     await this.#setCount(cluster, place, 1, signal);
     const replay = new Replay(chosen, this.#parts);
     const look = await this.#awaitTarget(cluster, place, replay, onProgress, signal);
-    const { lastCommitAtMs } = look;
+    const { lastCommitAtMs, coveredUntilMs } = look;
     const recovered: RecoveredDatabase = {
       where: printableUrl(this.url(place)),
       replayedTo: formatLsn(look.lsn),
       timeline: chosen.plan.timeline,
       ...(lastCommitAtMs === undefined ? {} : { lastCommitAtMs }),
       recoveredToMs:
-        at.kind === 'lsn' ? (lastCommitAtMs ?? Date.parse(chosen.manifest.recoveryPoint)) : momentOf(chosen, at),
+        at.kind === 'lsn'
+          ? (lastCommitAtMs ?? Date.parse(chosen.manifest.recoveryPoint))
+          : at.kind === 'latest' && coveredUntilMs !== undefined
+            ? coveredUntilMs
+            : momentOf(chosen, at),
       bytes,
     };
     await this.#mark(cluster, place, { ...begin, state: 'recovered', recovered }, signal);

@@ -3,7 +3,7 @@ import { fetchWalFile } from '../../backup/wal/reader.ts';
 import { DrError } from '../../base/errors.ts';
 import type { Progress } from '../../base/progress.ts';
 import { formatLsn, type Lsn, segmentName, segmentStart } from '../../postgres/lsn.ts';
-import { recordEnd } from '../../postgres/recovery-target.ts';
+import { type PageSizes, recordEnd, recordKind } from '../../postgres/recovery-target.ts';
 import type { DatabasePlace } from '../ports.ts';
 import type { RecoveryParts } from '../recovery-point.ts';
 import type { ServerLook } from './volume-server.ts';
@@ -38,12 +38,15 @@ export class Replay {
     });
   }
 
-  /** `at-end`: everything archived is replayed, and the target, which lies in the covered time, was not met. */
+  /**
+   * `at-end`: all that was laid out is replayed, and the target, which lies in its covered time, was not met. The server itself says what that
+   * is, and whether it has a target: the archive, and with it the plan that can be made now, may have changed since.
+   */
   async judge(look: ServerLook, nowMs: number, signal: AbortSignal): Promise<'reached' | 'replaying' | 'at-end'> {
-    const { target, endLsn } = this.#point.plan;
+    const endLsn = look.archiveEnd ?? this.#point.plan.endLsn;
     if (look.paused) {
-      if (target.kind !== 'latest') return 'reached';
-      throw new DrError('check-failed', 'the replay was paused, although it has no target', {
+      if (look.hasTarget && !(await this.#isAtSettings(look, signal))) return 'reached';
+      throw new DrError('check-failed', 'the replay was paused, although its target is not reached', {
         where: `at ${formatLsn(look.lsn)}`,
         next: 'A setting is lower than at the original (its log names it): raise it under "parameters" of this recovery target.',
       });
@@ -52,10 +55,7 @@ export class Replay {
       this.#last = look.lsn;
       this.#since = nowMs;
     }
-    if (await this.#hasReplayed(look, endLsn, signal)) {
-      if (target.kind === 'latest' || !look.hasTarget) return 'reached';
-      if (target.kind === 'lsn' || target.covered === true) return 'at-end';
-    }
+    if (await this.#hasReplayed(look, endLsn, signal)) return look.hasTarget ? 'at-end' : 'reached';
     if (nowMs - this.#since < STUCK_MS) return 'replaying';
     throw new DrError(
       'corrupt',
@@ -67,8 +67,9 @@ export class Replay {
     );
   }
 
-  progress({ lsn }: ServerLook, name: string): Progress {
-    const { startLsn, endLsn } = this.#point.plan;
+  progress({ lsn, archiveEnd }: ServerLook, name: string): Progress {
+    const { startLsn, endLsn: planned } = this.#point.plan;
+    const endLsn = archiveEnd ?? planned;
     const [done, total] = [Math.max(0, Number(lsn - startLsn)), Math.max(0, Number(endLsn - startLsn))];
     return { task: `replay ${name}`, done, total, unit: 'bytes', detail: formatLsn(lsn) };
   }
@@ -76,12 +77,26 @@ export class Replay {
   /** Whether nothing lies between the position and the end of the archive but a record that is not complete. */
   async #hasReplayed(look: ServerLook, endLsn: Lsn, signal: AbortSignal): Promise<boolean> {
     if (look.lsn >= endLsn) return true;
-    const { segmentBytes } = this.#point.database;
     // A record spans few pages: far from the end there is more to come.
-    if (endLsn - look.lsn > BigInt(segmentBytes) * 4n) return false;
-    const read = async (at: Lsn) => (await this.#segmentOf(at, signal)).readUInt32LE(Number(at % BigInt(segmentBytes)));
-    const end = await recordEnd(look.lsn, { pageBytes: look.walBlockBytes, segmentBytes }, read);
+    if (endLsn - look.lsn > BigInt(this.#point.database.segmentBytes) * 4n) return false;
+    const end = await recordEnd(look.lsn, this.#sizes(look), this.#reader(signal));
     return end !== undefined && end > endLsn;
+  }
+
+  /** Whether it stands at a record that changes settings of the original, which pauses a standby too. What cannot be read is none. */
+  async #isAtSettings(look: ServerLook, signal: AbortSignal): Promise<boolean> {
+    const kind = await recordKind(look.lsn, this.#sizes(look), this.#reader(signal)).catch(() => undefined);
+    signal.throwIfAborted();
+    return kind === 'parameter-change';
+  }
+
+  #sizes({ walBlockBytes }: ServerLook): PageSizes {
+    return { pageBytes: walBlockBytes, segmentBytes: this.#point.database.segmentBytes };
+  }
+
+  #reader(signal: AbortSignal): (at: Lsn) => Promise<number> {
+    const bytes = BigInt(this.#point.database.segmentBytes);
+    return async (at) => (await this.#segmentOf(at, signal)).readUInt32LE(Number(at % bytes));
   }
 
   async #segmentOf(at: Lsn, signal: AbortSignal): Promise<Buffer> {

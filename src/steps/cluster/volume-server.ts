@@ -3,6 +3,7 @@ import { DrError } from '../../base/errors.ts';
 import { printableUrl } from '../../base/redact.ts';
 import { parseLsn } from '../../postgres/lsn.ts';
 import { queryRows } from '../../postgres/query.ts';
+import { archiveEndSetting, coveredUntilSetting } from '../../postgres/recovery-settings.ts';
 
 /** What a server says of itself. LSNs are numbers of bytes. */
 export interface ServerLook {
@@ -19,6 +20,9 @@ export interface ServerLook {
   readonly walBlockBytes: number;
   /** It would stop at a time or LSN. */
   readonly hasTarget: boolean;
+  /** Where the WAL that was laid out for it ends, and up to which moment (milliseconds since 1970) it covers all commits. */
+  readonly archiveEnd: bigint | undefined;
+  readonly coveredUntilMs: number | undefined;
 }
 
 const LOOK = `select (select system_identifier::text from pg_control_system()),
@@ -29,11 +33,13 @@ const LOOK = `select (select system_identifier::text from pg_control_system()),
   case when pg_is_in_recovery() then (select timeline_id from pg_control_checkpoint())::text
     else pg_walfile_name(pg_current_wal_lsn()) end,
   current_setting('wal_block_size')::int,
-  current_setting('recovery_target_time') <> '' or current_setting('recovery_target_lsn') <> ''`;
+  current_setting('recovery_target_time') <> '' or current_setting('recovery_target_lsn') <> '',
+  current_setting('${archiveEndSetting}', true), current_setting('${coveredUntilSetting}', true)`;
 
 export async function lookAtServer(url: string, signal: AbortSignal): Promise<ServerLook> {
   const [row = []] = await queryRows(url, LOOK, { signal, timeoutMs: 10_000 });
-  const [systemId, inRecovery, lsn, paused, commit, timeline, block, hasTarget] = row;
+  const [systemId, inRecovery, lsn, paused, commit, timeline, block, hasTarget, archiveEnd, coveredUntil] = row;
+  const coveredUntilMs = Date.parse(String(coveredUntil));
   const isPrimary = inRecovery === false;
   return {
     systemId: String(systemId),
@@ -44,6 +50,8 @@ export async function lookAtServer(url: string, signal: AbortSignal): Promise<Se
     timeline: isPrimary ? Number.parseInt(String(timeline).slice(0, 8), 16) : Number(timeline),
     walBlockBytes: Number(block),
     hasTarget: hasTarget === true,
+    archiveEnd: parseLsn(String(archiveEnd)),
+    coveredUntilMs: Number.isNaN(coveredUntilMs) ? undefined : coveredUntilMs,
   };
 }
 
@@ -62,6 +70,8 @@ const recoveryOnly = [
   'recovery_min_apply_delay',
   'archive_cleanup_command',
   'wal_retrieve_retry_interval',
+  archiveEndSetting,
+  coveredUntilSetting,
 ];
 
 /** Forgets the target, so that a restarted server replays all that it has. */

@@ -195,8 +195,18 @@ export class VolumeWorld {
 
   /** Orders that are committed at the source, and archived. */
   async write(from: number, to: number): Promise<void> {
+    await this.source.sql('insert into orders select generate_series($1::int, $2::int)', [from, to]);
+    await this.#archived();
+  }
+
+  /** Takes back what `write` wrote. */
+  async unwrite(from: number): Promise<void> {
+    await this.source.sql('delete from orders where i >= $1::int', [from]);
+    await this.#archived();
+  }
+
+  async #archived(): Promise<void> {
     const { source } = this;
-    await source.sql('insert into orders select generate_series($1::int, $2::int)', [from, to]);
     const [position] = await source.sql<{ lsn: string }>('select pg_current_wal_flush_lsn()::text as lsn');
     const wanted = parseLsn(position?.lsn ?? '') ?? 0n;
     while ((parseLsn(this.#heartbeat().lsn) ?? 0n) < wanted) await pause(50);

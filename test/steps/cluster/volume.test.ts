@@ -182,6 +182,47 @@ describe('a database in the volume of a StatefulSet', () => {
     expect(await world.recovery().promoteDatabase(place, signal)).toEqual({ timeline: 2 });
   });
 
+  it('is reached as it was asked for, however the archive grows while the Job waits', async () => {
+    world.createStatefulSet();
+    const place = world.place('run-10');
+    let release = () => {};
+    world.hold = new Promise((resolve) => {
+      release = resolve;
+    });
+    const at = { kind: 'time', atMs: point.recoveryPointMs - 1 } as const;
+    let grown: Promise<void> | undefined;
+    const grow = async () => {
+      await world.write(6001, 6100);
+      release();
+    };
+    const progress = ({ task }: { task: string }) => {
+      if (/^fill/.test(task)) grown ??= grow();
+    };
+    const recovered = await world.recovery().restoreDatabase(place, point, at, progress, signal);
+    world.hold = undefined;
+    await grown;
+    expect(recovered.recoveredToMs).toBe(at.atMs);
+    expect(await rows()).toBe(6000);
+    expect(await world.recovery().promoteDatabase(place, signal)).toEqual({ timeline: 2 });
+    await world.unwrite(6001);
+  });
+
+  it('goes on although the archive has grown since its Job', async () => {
+    world.createStatefulSet();
+    const place = world.place('run-11');
+    const stop = new AbortController();
+    const progress = ({ task }: { task: string }) => {
+      if (/^replay/.test(task)) stop.abort(new Error('killed'));
+    };
+    await expect(world.recovery().restoreDatabase(place, point, latest, progress, stop.signal)).rejects.toThrow();
+    const killedAtMs = Date.now();
+    await world.write(6001, 6100);
+    const recovered = await world.recovery().restoreDatabase(place, point, latest, nothing, signal);
+    expect(await rows()).toBe(6000);
+    expect(recovered.recoveredToMs).toBeLessThanOrEqual(killedAtMs);
+    await world.unwrite(6001);
+  });
+
   it('is never written over while its server runs', async () => {
     world.createStatefulSet({ replicas: 1 });
     await world.controllers.settled();
