@@ -70,9 +70,8 @@ const recoveryOnly = [
   'recovery_min_apply_delay',
   'archive_cleanup_command',
   'wal_retrieve_retry_interval',
-  archiveEndSetting,
-  coveredUntilSetting,
 ];
+const ownSettings = [archiveEndSetting, coveredUntilSetting];
 
 /** Forgets the target, so that a restarted server replays all that it has. */
 export async function forgetTarget(url: string, signal: AbortSignal): Promise<void> {
@@ -90,7 +89,11 @@ export async function promoteServer(url: string, clock: Clock, signal: AbortSign
   const end = clock.now() + PROMOTED_WITHIN_MS;
   for (let look = before; ; look = await lookAtServer(url, signal)) {
     if (!look.inRecovery) {
-      for (const name of recoveryOnly) await queryRows(url, `alter system reset ${name}`, { signal });
+      // Before 17 a server knows settings of others only while its files have them.
+      const names = ownSettings.map((name) => `('${name}')`).join();
+      const known = `select name from (values ${names}) as own(name) where current_setting(name, true) is not null`;
+      const own = (await queryRows(url, known, { signal })).map(([name]) => String(name));
+      for (const name of [...recoveryOnly, ...own]) await queryRows(url, `alter system reset ${name}`, { signal });
       return look;
     }
     if (clock.now() > end) {
