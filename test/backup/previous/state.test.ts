@@ -184,8 +184,12 @@ it('many files need little memory: 16 bytes each', async () => {
   for (let n = 0; n < 200_000; n++) {
     await writer.add({ ...entry, path: Buffer.from(`folder/file-${n}`) }, line, undefined, undefined);
   }
-  collect();
-  const after = process.memoryUsage();
-  expect(after.arrayBuffers - before.arrayBuffers).toBeLessThan(10 * 1024 * 1024);
+  // What a collection frees is given back by another thread, a little later.
+  await expect
+    .poll(() => {
+      collect();
+      return process.memoryUsage().arrayBuffers - before.arrayBuffers;
+    })
+    .toBeLessThan(8 * 1024 * 1024);
   expect(await writer.finish(facts)).toBe(true);
 });
