@@ -51,7 +51,11 @@ export function retentionPolicies(config: Config): ReadonlyMap<string, Retention
     const { last: keepAtLeast, ...periods } = keep;
     policies.set(name, { kind, retentionMs, keepAtLeast, periods });
   };
-  for (const database of Object.values(config.databases)) add('database', database);
+  for (const database of Object.values(config.databases)) {
+    add('database', database);
+    const policy = policies.get(database.name);
+    if (policy && !database.wal.enabled) policies.set(database.name, { ...policy, basesOnly: true });
+  }
   for (const section of [config.data, config.configuration, config.objects]) {
     for (const each of Object.values(section)) add(each.kind, each);
   }

@@ -144,7 +144,10 @@ function keptOf(
   return new Set(decideRetention(policy, factsOf(backups), nowMs, false).flatMap(({ id, keep }) => (keep ? [id] : [])));
 }
 
-/** `resource/id` of the base backups of a vault that lie beyond the window and need only the WAL that makes them consistent. */
+/**
+ * `resource/id` of the base backups of a vault that need only the WAL that makes them consistent: they lie beyond the window, or the WAL of their
+ * database is not archived all the time.
+ */
 export function keptAlone(
   survey: VaultSurvey,
   policies: ReadonlyMap<string, RetentionPolicy>,
@@ -155,7 +158,7 @@ export function keptAlone(
     const policy = policies.get(resource);
     const decisions = policy ? decideRetention(policy, factsOf([...backups.values()]), nowMs, false) : [];
     // What has expired and is still there has lost its WAL already, or will.
-    for (const { id, keep, alone } of decisions) if (alone || !keep) found.add(`${resource}/${id}`);
+    for (const { id, keep, alone } of decisions) if (alone || !keep || policy?.basesOnly) found.add(`${resource}/${id}`);
   }
   return found;
 }

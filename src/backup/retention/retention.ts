@@ -10,6 +10,11 @@ export interface RetentionPolicy {
   readonly keepAtLeast: number;
   /** Beside the age: one backup of each of the last days, weeks, months and years. */
   readonly periods?: PeriodRules | undefined;
+  /**
+   * A database whose WAL is not archived all the time (`wal.enabled: false`): holes between base backups are no news to a check. Nothing is
+   * deleted because of it: it may have been archived until yesterday.
+   */
+  readonly basesOnly?: boolean | undefined;
 }
 
 /** What retention knows of one backup. Times are milliseconds since 1970. */

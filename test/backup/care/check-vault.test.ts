@@ -192,6 +192,16 @@ describe('what a check says', () => {
     );
   });
 
+  test('a hole in the WAL is no news where WAL is not archived all the time, unless a backup needs it', async () => {
+    const known = options({ others: [] });
+    const policies = new Map([...known.policies].map(([name, policy]) => [name, { ...policy, basesOnly: true }]));
+    await west.delete([layout.walSegment(SYSTEM, 1, '000000010000000000000003')]);
+    expect((await examineVault({ ...known, policies })).problems).toEqual([]);
+    const key = layout.walSegment(SYSTEM, 1, '000000010000000000000002');
+    await west.delete([key]);
+    expect((await examineVault({ ...known, policies })).problems).toMatchObject([{ kind: 'wal', state: 'missing' }]);
+  });
+
   test('foreign objects are named and left alone, leftovers are counted', async () => {
     const strangers = ['photos/cat.jpg', 'notes.txt', 'parts/orders/x', 'keys/mine.json', 'wal/readme', 'holds/x.txt'];
     for (const key of strangers) await west.create(key, Buffer.from('mine'));
