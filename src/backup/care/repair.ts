@@ -158,7 +158,8 @@ export function keptAlone(
     const policy = policies.get(resource);
     const decisions = policy ? decideRetention(policy, factsOf([...backups.values()]), nowMs, false) : [];
     // What has expired and is still there has lost its WAL already, or will.
-    for (const { id, keep, alone } of decisions) if (alone || !keep || policy?.basesOnly) found.add(`${resource}/${id}`);
+    for (const { id, keep, alone } of decisions)
+      if (alone || !keep || policy?.basesOnly) found.add(`${resource}/${id}`);
   }
   return found;
 }
