@@ -102,8 +102,8 @@ export class WalStream {
       const stop = () => this.#stop();
       signal?.addEventListener('abort', stop, { once: true });
       try {
-        // A server that has nothing to send says nothing for seconds: asked, it shows at once that it is there.
-        this.#sendStatus(true);
+        // Not asked for an answer: before it has caught up, it would tell of what it has sent as if that were all.
+        this.#sendStatus(false);
         if (signal?.aborted) stop();
         return await this.#receive();
       } catch (error) {
