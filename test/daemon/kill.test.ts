@@ -128,6 +128,11 @@ test(`the daemon killed ${rounds} times at random moments under load (DR_TEST_SE
     haveSucceeded(state, 'backup orders', 'backup uploads', 'backup settings'),
   );
   const [written] = await server.sql<{ lsn: string }>('select pg_current_wal_flush_lsn()::text as lsn');
+  // A stop stores what was received; what the server has not sent by then waits in its slot.
+  const received = 'select bool_and(restart_lsn >= $1::pg_lsn) as all from pg_replication_slots where active';
+  await expect
+    .poll(async () => (await server.sql<{ all: boolean }>(received, [written?.lsn]))[0]?.all, { timeout: 60_000 })
+    .toBe(true);
   const { code, stderr } = await daemon.process.stop('SIGTERM');
   expect(code, stderr).toBe(0);
   logs.push(stderr);
