@@ -21,7 +21,7 @@ import {
   writePeerConfig,
 } from './contestants.ts';
 import { databaseDigests } from './digests.ts';
-import { type Cost, endedChildrenCpuSeconds, measure, median, run } from './measure.ts';
+import { type Command, type Cost, endedChildrenCpuSeconds, measure, median, run } from './measure.ts';
 
 const help = `The next backup after 1 % of the rows has changed: dr beside pgBackRest's incremental, same machine, same run.
 
@@ -37,6 +37,8 @@ PostgreSQL 17 nor block incremental on it, so its run on 15 is what both are com
 clock starts, by archive_command for the one and by the daemon for the other, as it is where they are used.`;
 
 const PEER = 'pgBackRest incremental';
+/** How long archiving the WAL of a change may take, milliseconds. */
+const ARCHIVED_WITHIN_MS = 180_000;
 
 type Change = 'clustered' | 'scattered';
 interface Sample extends Cost {
@@ -100,12 +102,9 @@ try {
   ];
   // First backups are full ones: not what is measured here.
   for (const { contestant } of runners) await run(contestant.backup());
-  const daemons = [dr15, dr17].map((contestant) => {
-    const { program, args, env } = contestant.daemon();
-    return startProcess(program, args, { env: { ...process.env, ...env } });
-  });
+  await using _daemon15 = start(dr15.daemon());
+  await using _daemon17 = start(dr17.daemon());
   const samples = await playRounds(runners);
-  for (const daemon of daemons) await daemon.stop();
   const [size] = await old.sql<{ bytes: string }>('select sum(pg_database_size(oid)) as bytes from pg_database');
   print(samples, runners, Number(size?.bytes ?? 0), peerVersion);
   for (const runner of runners) await verify(runner);
@@ -113,6 +112,10 @@ try {
 } finally {
   await old.stop('immediate');
   await summarizing.stop('immediate');
+}
+
+function start({ program, args, env }: Command) {
+  return startProcess(program, args, { env: { ...process.env, ...env } });
 }
 
 /** Interleaved, so that what else happens on the machine meets all alike; the order rotates. */
@@ -147,12 +150,17 @@ async function makeChange(server: TestPostgres, change: Change, round: number): 
       : `hashint4(aid # ${round + 1}) % 100 = 0`;
   await server.sql(`update pgbench_accounts set abalance = abalance + 1 where ${where}`);
   await server.sql('checkpoint');
-  for (;;) {
+  for (const began = performance.now(); ; ) {
     const [archive] = await server.sql<{ left: string; all: boolean | null }>(
       `select (select count(*) from pg_ls_archive_statusdir() where name like '%.ready') as left,
         (select bool_and(flush_lsn >= pg_current_wal_flush_lsn()) from pg_stat_replication) as all`,
     );
     if (archive?.all === true && Number(archive.left) === 0) return;
+    if (performance.now() - began > ARCHIVED_WITHIN_MS) {
+      throw new Error(
+        `${server.url}: after ${ARCHIVED_WITHIN_MS / 1000} s the WAL is not archived (${archive?.left} segments wait for archive_command; in all vaults of the daemon: ${archive?.all}): read the server's log, and run "dr daemon" by hand`,
+      );
+    }
     await new Promise((resolve) => setTimeout(resolve, 200));
   }
 }

@@ -5,9 +5,6 @@ import { mergeAdjacent, overlayExtents, sliceExtents } from './extents.ts';
 import { type Extent, type IndexEntry, isWholeRun } from './index-format.ts';
 import { BLOCK_DIGEST_BYTES, type PreviousEntry, type StatFacts } from './previous/previous-backup.ts';
 
-/** Blocks between two pieces whose digests are read along. */
-const NEAR_BLOCKS = 64;
-
 /** What is known of an entry before its content has been read. */
 export type EntryHead = Omit<IndexEntry, 'extents' | 'checksum' | 'size' | 'blockBytes'>;
 
@@ -130,7 +127,12 @@ export class PackedFile {
     const { previous, blockBytes } = this;
     if (!previous) return {};
     if (blockBytes !== undefined && !previous.hasBlockDigests) return { whole: wholeRun(previous, run)?.digest };
-    if (blockBytes !== undefined) return { previous: digestsOfPieces(previous, run, blockBytes) };
+    if (blockBytes !== undefined) {
+      const digests = run.pieces.map(({ position, length }) =>
+        previous.blockDigests(position / blockBytes, Math.ceil(length / blockBytes)),
+      );
+      return { previous: Buffer.concat(digests) };
+    }
     const [only] = previous.entry.extents;
     const isAll = this.ended && run.length === this.size && run.length === only?.length;
     return isAll && previous.isWhole && isSmall(previous.entry) ? { previous: only.digest } : {};
@@ -194,33 +196,6 @@ export class PackedFile {
     const block = this.#overlay?.blocks[index];
     if (block !== undefined) this.position = block * (this.blockBytes ?? 0);
   }
-}
-
-/** What is known of the blocks of a run, in its order. Pieces that stand near each other are asked for at once. */
-function digestsOfPieces(previous: PreviousEntry, { pieces }: Run, blockBytes: number): Buffer {
-  const blocks = pieces.reduce((sum, { length }) => sum + Math.ceil(length / blockBytes), 0);
-  const digests = Buffer.allocUnsafe(blocks * BLOCK_DIGEST_BYTES);
-  let at = 0;
-  let known: { first: number; end: number; digests: Buffer } = { first: 0, end: 0, digests };
-  for (const [i, piece] of pieces.entries()) {
-    const { first, end } = blocksOfPiece(piece, blockBytes);
-    if (first < known.first || end > known.end) {
-      let until = end;
-      for (let next = i + 1; next < pieces.length; next++) {
-        const other = blocksOfPiece(pieces[next] ?? piece, blockBytes);
-        if (other.first < until || other.first - until > NEAR_BLOCKS) break;
-        until = other.end;
-      }
-      known = { first, end: until, digests: previous.blockDigests(first, until - first) };
-    }
-    const from = (first - known.first) * BLOCK_DIGEST_BYTES;
-    at += known.digests.copy(digests, at, from, from + (end - first) * BLOCK_DIGEST_BYTES);
-  }
-  return digests;
-}
-
-function blocksOfPiece({ position, length }: Run['pieces'][number], blockBytes: number) {
-  return { first: position / blockBytes, end: position / blockBytes + Math.ceil(length / blockBytes) };
 }
 
 /** The run of the previous backup that is all of what stood where this one stands; undefined if there is no such. */

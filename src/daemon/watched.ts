@@ -47,15 +47,16 @@ export function checkIntervals({ daemon }: Config): CheckIntervals {
 /** How long backups of each resource are kept. */
 export function retentionPolicies(config: Config): ReadonlyMap<string, RetentionPolicy> {
   const policies = new Map<string, RetentionPolicy>();
-  const add = (kind: ResourceKind, { name, retentionMs, keep }: DatabaseConfig | DirectoryConfig | ObjectsConfig) => {
+  const add = (
+    kind: ResourceKind,
+    { name, retentionMs, keep }: DatabaseConfig | DirectoryConfig | ObjectsConfig,
+    more: Partial<RetentionPolicy> = {},
+  ) => {
     const { last: keepAtLeast, ...periods } = keep;
-    policies.set(name, { kind, retentionMs, keepAtLeast, periods });
+    policies.set(name, { kind, retentionMs, keepAtLeast, periods, ...more });
   };
-  for (const database of Object.values(config.databases)) {
-    add('database', database);
-    const policy = policies.get(database.name);
-    if (policy && !database.wal.enabled) policies.set(database.name, { ...policy, basesOnly: true });
-  }
+  for (const database of Object.values(config.databases))
+    add('database', database, database.wal.enabled ? {} : { basesOnly: true });
   for (const section of [config.data, config.configuration, config.objects]) {
     for (const each of Object.values(section)) add(each.kind, each);
   }

@@ -1,6 +1,6 @@
 import { execFileSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { mkdir, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { backupResource } from '../../src/backup/backup-resource.ts';
@@ -9,7 +9,7 @@ import { chooseDatabaseBackup } from '../../src/backup/recover-database.ts';
 import { walCoverage } from '../../src/backup/wal/coverage.ts';
 import { withPassingArchiver } from '../../src/backup/wal/ensure.ts';
 import type { WantedTarget } from '../../src/backup/wal/plan.ts';
-import { parseLsn } from '../../src/postgres/lsn.ts';
+import { parseLsn, segmentName, segmentStart } from '../../src/postgres/lsn.ts';
 import { serverUser } from '../harness/npm-postgres.ts';
 import { type PostgresMajor, startPostgres, type TestPostgres } from '../harness/postgres.ts';
 import { tempDir } from '../harness/temp.ts';
@@ -164,6 +164,29 @@ describe.each([15, 18] as const)('a database laid out for a stock PostgreSQL %i'
     expect(await server.sql('select count(*)::int as n, max(i) as last from orders')).toEqual([
       { n: 6000, last: 6000 },
     ]);
+  });
+
+  test('lays out no WAL that came after the plan was made', async () => {
+    const [store] = world.stores;
+    if (!store) throw new Error('no vault');
+    const known = await chooseDatabaseBackup(store, 'orders', { kind: 'latest' });
+    const { segmentBytes } = known.database;
+    const { timeline } = known.plan;
+    const start = segmentStart(known.plan.endLsn - 1n, segmentBytes);
+    const segmentOf = async (point: typeof known) => {
+      const dataDirectory = path.join(await tempDir('volume'), 'pgdata');
+      const { signal } = new AbortController();
+      const { walDirectory } = await layOutInto(world, dataDirectory, { kind: 'latest' }, signal, point);
+      return await readFile(path.join(walDirectory, segmentName(timeline, start, segmentBytes)));
+    };
+    const all = await segmentOf(known);
+    // As if the plan had been made before the last bytes that this segment has came into the archive.
+    const end = all.findLastIndex((byte) => byte !== 0) - 100;
+    const endLsn = start + BigInt(end);
+    const plan = { ...known.plan, endLsn, target: { kind: 'latest' as const, endLsn } };
+    const cut = await segmentOf({ ...known, plan });
+    expect(cut.subarray(0, end).equals(all.subarray(0, end))).toBe(true);
+    expect(cut.subarray(end).equals(Buffer.alloc(segmentBytes - end))).toBe(true);
   });
 
   test('goes on where it was cut off, and takes no folder that holds something else', async () => {

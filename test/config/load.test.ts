@@ -131,6 +131,17 @@ describe('a good file', () => {
     expect([...new Set(names)].sort()).toEqual([...Object.keys(variables), 'NAME'].sort());
   });
 
+  test('without continuous WAL, a check expects no WAL between base backups; retention stays as it is', async () => {
+    const policyOf = async (text: string) => retentionPolicies((await load(text)).config).get('orders');
+    const text = exampleText(key);
+    const archived = await policyOf(text);
+    expect(archived).not.toHaveProperty('basesOnly');
+    const without = text
+      .replace(/^ +wal:.*\n/m, '')
+      .replace('every 6 hours', 'every 6 hours\n    wal: { enabled: false }\n    rpo: 1 day');
+    expect(await policyOf(without)).toEqual({ ...archived, basesOnly: true });
+  });
+
   test('retention in its long form: rules of the calendar beside the age', async () => {
     const long =
       'retention: { age: 30 days, last: 5, daily: 14, weekly: 8, monthly: "12", yearly: 3, timeZone: Europe/Berlin }';

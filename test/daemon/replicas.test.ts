@@ -119,7 +119,7 @@ test('of two replicas one leads, the other is ready and serves metrics; the lead
   await a.process.kill9();
   await b.until('b leads', ({ leader }) => leader?.role === 'leader');
   // The lease, one pause between two questions, and what this machine needs.
-  expect(performance.now() - killedMs).toBeLessThan(DURATION_MS + 10_000);
+  expect(performance.now() - killedMs).toBeLessThan(DURATION_MS + 5000);
   const state = await b.until('b archives', isStreaming);
   expect(state.leader).toMatchObject({ generation: 2 });
   await untilArchived();
@@ -139,8 +139,7 @@ test('a leader that is told to stop gives the Lease back when its WAL is stored:
   const stoppedMs = performance.now();
   expect(code, stderr).toBe(0);
   await b.until('b leads', ({ leader }) => leader?.role === 'leader');
-  // Not when the Lease would have ended.
-  expect(performance.now() - stoppedMs).toBeLessThan(DURATION_MS);
+  expect(performance.now() - stoppedMs).toBeLessThan(1500);
   await b.until('b archives', isStreaming);
   await untilArchived();
 });

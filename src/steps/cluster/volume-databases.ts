@@ -139,18 +139,13 @@ export class VolumeDatabases {
     await this.#setCount(cluster, place, 1, signal);
     const replay = new Replay(chosen, this.#parts);
     const look = await this.#awaitTarget(cluster, place, replay, onProgress, signal);
-    const { lastCommitAtMs, coveredUntilMs } = look;
+    const { lastCommitAtMs } = look;
     const recovered: RecoveredDatabase = {
       where: printableUrl(this.url(place)),
       replayedTo: formatLsn(look.lsn),
       timeline: chosen.plan.timeline,
       ...(lastCommitAtMs === undefined ? {} : { lastCommitAtMs }),
-      recoveredToMs:
-        at.kind === 'lsn'
-          ? (lastCommitAtMs ?? Date.parse(chosen.manifest.recoveryPoint))
-          : at.kind === 'latest' && coveredUntilMs !== undefined
-            ? coveredUntilMs
-            : momentOf(chosen, at),
+      recoveredToMs: momentReached(look, chosen, at),
       bytes,
     };
     await this.#mark(cluster, place, { ...begin, state: 'recovered', recovered }, signal);
@@ -307,4 +302,11 @@ export class VolumeDatabases {
     const annotations = { [restoredAnnotation]: JSON.stringify(mark) };
     await cluster.merge(workloadRef(volume), { metadata: { annotations } }, {}, signal);
   }
+}
+
+/** Up to which moment everything is there, milliseconds since 1970: for the latest, what was laid out covers, whatever the archive covers by now. */
+function momentReached(look: ServerLook, chosen: DatabaseRecoveryPoint, at: RecoveryTarget): number {
+  if (at.kind === 'lsn') return look.lastCommitAtMs ?? Date.parse(chosen.manifest.recoveryPoint);
+  const covered = at.kind === 'latest' ? look.coveredUntilMs : undefined;
+  return covered ?? momentOf(chosen, at);
 }

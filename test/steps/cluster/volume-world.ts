@@ -49,7 +49,6 @@ export class VolumeWorld {
   #server: ChildProcess | undefined;
   #busy = false;
   #due = false;
-  #isOver = false;
 
   private constructor(root: string, config: Config, source: TestPostgres, identity: string) {
     this.root = root;
@@ -169,7 +168,6 @@ export class VolumeWorld {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.controllers.isAlive = false;
-    this.#isOver = true;
     await this.kubelet[Symbol.asyncDispose]();
     await this.#stopServer();
     await this.#archiver?.kill9();
@@ -191,6 +189,18 @@ export class VolumeWorld {
     const taken = await this.#dr('backup', 'orders').ended;
     if (taken.code !== 0) throw new Error(taken.stderr);
     await this.write(5001, 6000);
+  }
+
+  /** Jobs made from now on wait until what it returns is called. */
+  holdJobs(): () => void {
+    let release = () => {};
+    this.hold = new Promise((resolve) => {
+      release = resolve;
+    });
+    return () => {
+      release();
+      this.hold = undefined;
+    };
   }
 
   /** Orders that are committed at the source, and archived. */
@@ -241,7 +251,7 @@ export class VolumeWorld {
   async #sync(): Promise<void> {
     const set = this.object('StatefulSet');
     const pod = this.objects.all().find(({ kind, metadata }) => kind === 'Pod' && metadata.name === 'orders-db-0');
-    const isWanted = !this.#isOver && (set?.['spec'] as { replicas?: number } | undefined)?.replicas === 1;
+    const isWanted = this.controllers.isAlive && (set?.['spec'] as { replicas?: number } | undefined)?.replicas === 1;
     // A server over an empty volume would make itself a new database: here it does nothing.
     const hasData = existsSync(join(this.dataDirectory, 'PG_VERSION'));
     if (isWanted && pod && hasData && this.#server === undefined) {

@@ -106,10 +106,7 @@ describe('a database in the volume of a StatefulSet', () => {
   it('goes on after a kill at any point: no second Job, no second restore', async () => {
     world.createStatefulSet();
     const place = world.place('run-2');
-    let release = () => {};
-    world.hold = new Promise((resolve) => {
-      release = resolve;
-    });
+    const release = world.holdJobs();
     // Killed while the Job waits, and again while the server replays.
     for (const moment of [/^fill the volume/, /^replay/]) {
       const stop = new AbortController();
@@ -120,7 +117,6 @@ describe('a database in the volume of a StatefulSet', () => {
       await expect(work, String(moment)).rejects.toThrow();
       release();
     }
-    world.hold = undefined;
     await world.recovery().restoreDatabase(place, point, latest, nothing, signal);
     expect(world.kubelet.runs).toHaveLength(1);
     expect(await rows()).toBe(6000);
@@ -185,10 +181,7 @@ describe('a database in the volume of a StatefulSet', () => {
   it('is reached as it was asked for, however the archive grows while the Job waits', async () => {
     world.createStatefulSet();
     const place = world.place('run-10');
-    let release = () => {};
-    world.hold = new Promise((resolve) => {
-      release = resolve;
-    });
+    const release = world.holdJobs();
     const at = { kind: 'time', atMs: point.recoveryPointMs - 1 } as const;
     let grown: Promise<void> | undefined;
     const grow = async () => {
@@ -199,7 +192,6 @@ describe('a database in the volume of a StatefulSet', () => {
       if (/^fill/.test(task)) grown ??= grow();
     };
     const recovered = await world.recovery().restoreDatabase(place, point, at, progress, signal);
-    world.hold = undefined;
     await grown;
     expect(recovered.recoveredToMs).toBe(at.atMs);
     expect(await rows()).toBe(6000);
