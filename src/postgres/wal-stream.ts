@@ -13,12 +13,22 @@ import {
   walHeaderBytes,
 } from './wire.ts';
 
-/** What the server said about itself with the last message. */
+/** What the server said about itself with WAL. */
 export interface ServerPosition {
-  /** End of WAL on the server: it has (primary: flushed) everything before. */
+  /** Where WAL ends on the server (what it has flushed), or where the timeline ends when it has gone on to another. */
   readonly walEnd: Lsn;
   /** The server's clock when it sent this, milliseconds since 1970. */
   readonly clockMs: number;
+}
+
+/** What the server said about itself without WAL. */
+export interface Keepalive {
+  /** It has sent everything before: it may have more. */
+  readonly sentEnd: Lsn;
+  /** The server's clock when it said this, milliseconds since 1970. */
+  readonly clockMs: number;
+  /** It waits for an acknowledgement (at its shutdown: of everything). */
+  readonly replyRequested: boolean;
 }
 
 export interface WalStreamOptions {
@@ -34,8 +44,8 @@ export interface WalStreamOptions {
    * returns, or its promise resolves; a returned promise stops the server. A rejection ends stream and connection.
    */
   onWal(start: Lsn, bytes: Uint8Array, server: ServerPosition): void | Promise<void>;
-  /** The server is alive. `replyRequested`: it waits for an acknowledgement (at its shutdown: of everything). */
-  onKeepalive?(server: ServerPosition & { readonly replyRequested: boolean }): void;
+  /** The server is alive. It is asked again only after its last answer has come. */
+  onKeepalive?(keepalive: Keepalive): void;
   /** Everything before this is durable where the policy promises it: becomes the flush position of the slot. */
   durable(): Lsn;
   /** Regular status; beyond that one goes out on `acknowledge()` and when the server asks. */
@@ -66,6 +76,8 @@ export class WalStream {
   #acknowledged: Lsn = 0n;
   #state: 'idle' | 'streaming' | 'stopping' = 'idle';
   #heardMs = 0;
+  /** The server was asked where it is and has not answered yet. */
+  #asked = false;
 
   constructor(session: Session, options: WalStreamOptions) {
     this.#session = session;
@@ -97,13 +109,13 @@ export class WalStream {
       this.#state = 'streaming';
       const timer = setInterval(() => {
         const silent = this.#clock.now() - this.#heardMs >= askEveryMs;
-        if (this.#state === 'streaming') this.#sendStatus(silent);
+        if (this.#state === 'streaming') this.#sendStatus(silent && !this.#asked);
       }, statusEveryMs);
       const stop = () => this.#stop();
       signal?.addEventListener('abort', stop, { once: true });
       try {
-        // Not asked for an answer: before it has caught up, it would tell of what it has sent as if that were all.
-        this.#sendStatus(false);
+        // Asked at once: its answer is the first sign that it streams.
+        this.#sendStatus(true);
         if (signal?.aborted) stop();
         return await this.#receive();
       } catch (error) {
@@ -171,8 +183,9 @@ export class WalStream {
 
   async #keepalive(): Promise<void> {
     const body = await this.#session.reader.take(keepaliveBytes);
+    this.#asked = false;
     const replyRequested = body[16] === 1;
-    this.#options.onKeepalive?.({ walEnd: body.readBigUInt64BE(0), clockMs: readClockMs(body, 8), replyRequested });
+    this.#options.onKeepalive?.({ sentEnd: body.readBigUInt64BE(0), clockMs: readClockMs(body, 8), replyRequested });
     if (replyRequested && !this.#stopped()) this.#sendStatus(false);
   }
 
@@ -223,6 +236,7 @@ export class WalStream {
   }
 
   #sendStatus(replyRequested: boolean): void {
+    this.#asked ||= replyRequested;
     let flushed = this.#options.durable();
     if (flushed > this.#received) flushed = this.#received;
     // A lower position would move the slot back. Below the start nothing of this stream is durable: 0 says nothing.

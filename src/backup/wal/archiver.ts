@@ -9,7 +9,7 @@ import { createDataKey } from '../../vault/keys.ts';
 import { blockBytesOf } from './block.ts';
 import { writeHeartbeats } from './heartbeat.ts';
 import { ensureSlot, followFork, gapError, requireSystem } from './lineage.ts';
-import { minLsn } from './names.ts';
+import { maxLsn } from './names.ts';
 import type { WalArchiverOptions } from './options.ts';
 import { WalRepair } from './repair.ts';
 import { WalSealer } from './sealer.ts';
@@ -17,6 +17,7 @@ import type { WalGap, WalSession } from './session.ts';
 import { type SlotHealth, watchSlot } from './slot.ts';
 import { openWalSession, type SlotState } from './start.ts';
 import { statusOf, type WalArchiverStatus } from './status.ts';
+import { streamInto } from './stream.ts';
 
 export type { WalArchiverOptions } from './options.ts';
 
@@ -126,25 +127,35 @@ export class WalArchiver {
     const connection = await connectReplication({ url, applicationName: `dr_${resource}`, signal, log });
     this.#connection = connection;
     try {
-      let server = await connection.identify();
+      let server = await this.#identify(connection);
       this.#systemId ??= server.systemId;
       requireSystem(server, this.#systemId);
       const segmentBytes = await connection.walSegmentBytes();
       const slotState = await ensureSlot(connection, slot, server, log);
-      const session = this.#session ?? (await this.#openSession(connection, server, slotState, segmentBytes));
+      const session = this.#session ?? (await this.#openSession(server, slotState, segmentBytes));
       for (;;) {
         if (signal.aborted || this.#round.signal.aborted) return;
         if (await followFork(connection, session, server, log)) continue;
-        const end = await this.#stream(connection, session, slotState.restart.lsn, succeeded).catch(
-          async (error: unknown) => {
-            if (!isWalGone(error)) throw error;
-            const restart = (await connection.slot(slot))?.restartLsn;
-            // A slot that reserves nothing later than what is gone is of no use: the next connection makes a new one.
-            if (restart === undefined || restart <= session.position.lsn) await connection.dropSlot(slot);
-            else this.#noteGap(session, restart, server.timeline, error);
-            return undefined;
-          },
-        );
+        // Where a session began, and behind a gap: nobody has announced this timeline.
+        if (session.lacksHistory) {
+          const { timeline } = session.position;
+          session.addHistory(timeline, (await connection.timelineHistory(timeline)).content);
+        }
+        const end = await streamInto(session, connection, {
+          slot,
+          restart: slotState.restart.lsn,
+          latest: server.timeline,
+          signal: this.#round.signal,
+          clock: this.#clock,
+          onAlive: (end) => this.#alive(end, succeeded),
+        }).catch(async (error: unknown) => {
+          if (!isWalGone(error)) throw error;
+          const restart = (await connection.slot(slot))?.restartLsn;
+          // A slot that reserves nothing later than what is gone is of no use: the next connection makes a new one.
+          if (restart === undefined || restart <= session.position.lsn) await connection.dropSlot(slot);
+          else this.#noteGap(session, restart, server.timeline, error);
+          return undefined;
+        });
         // After a gap the connection is of no more use; everything else is decided by how the stream ended.
         if (end === undefined || end.kind === 'stopped') return;
         if (end.kind === 'server-shutdown') {
@@ -159,7 +170,7 @@ export class WalArchiver {
           { resource, timeline: end.nextTimeline, from: formatLsn(end.switchLsn) },
           'WAL goes on on a new timeline',
         );
-        server = await connection.identify();
+        server = await this.#identify(connection);
       }
     } finally {
       this.#connection = undefined;
@@ -167,54 +178,21 @@ export class WalArchiver {
     }
   }
 
-  async #stream(connection: ReplicationConnection, session: WalSession, restart: Lsn, succeeded: () => void) {
-    const { timeline, lsn } = session.position;
-    // A session begins before the slot's position, at the beginning of a segment: acknowledging that would move the slot back, perhaps to
-    // WAL that is gone.
-    let least = restart;
-    const durable = () => {
-      const end = minLsn(session.durable, session.position.lsn);
-      if (end < least) return 0n;
-      least = end;
-      return end;
-    };
-    return await connection.streamWal({
-      slot: this.#options.slot,
-      timeline,
-      start: lsn,
-      signal: this.#round.signal,
-      statusEveryMs: 1000,
-      silenceMs: 30_000,
-      askEveryMs: 2000,
-      clock: this.#clock,
-      durable,
-      onWal: (start, bytes, server) => {
-        this.#alive(server.walEnd, succeeded);
-        return session.onWal(start, bytes, server);
-      },
-      onKeepalive: (server) => {
-        this.#alive(server.walEnd, succeeded);
-        session.onAlive(server);
-        // A server that shuts down waits until everything is acknowledged.
-        if (server.replyRequested) for (const lane of session.lanes) lane.flush();
-      },
-    });
+  async #identify(connection: ReplicationConnection): Promise<ServerIdentity> {
+    const server = await connection.identify();
+    this.#serverEnd = server.lsn;
+    return server;
   }
 
-  #alive(walEnd: Lsn, succeeded: () => void): void {
-    this.#serverEnd = walEnd;
+  #alive(end: Lsn, succeeded: () => void): void {
+    this.#serverEnd = maxLsn(this.#serverEnd ?? end, end);
     if (this.#state === 'streaming') return;
     this.#state = 'streaming';
     this.#lastError = undefined;
     succeeded();
   }
 
-  async #openSession(
-    connection: ReplicationConnection,
-    server: ServerIdentity,
-    slot: SlotState,
-    segmentBytes: number,
-  ): Promise<WalSession> {
+  async #openSession(server: ServerIdentity, slot: SlotState, segmentBytes: number): Promise<WalSession> {
     const options = this.#options;
     if (this.#dataKey === 'not yet') {
       this.#dataKey = await createDataKey(options.keyPolicy, this.#clock.now(), `wal/${server.systemId}`);
@@ -249,7 +227,6 @@ export class WalArchiver {
     });
     this.#session = session;
     const { timeline, lsn } = session.position;
-    if (timeline > 1) session.addHistory(timeline, (await connection.timelineHistory(timeline)).content);
     for (const lane of session.lanes) lane.pump();
     const repair = new WalRepair({
       session,

@@ -2,7 +2,7 @@ import type { Clock } from '../../base/clock.ts';
 import { DrError, isAbort } from '../../base/errors.ts';
 import type { Log } from '../../base/log.ts';
 import { formatLsn, type Lsn, segmentStart } from '../../postgres/lsn.ts';
-import type { ServerPosition } from '../../postgres/wal-stream.ts';
+import type { Keepalive, ServerPosition } from '../../postgres/wal-stream.ts';
 import { layout } from '../../vault/layout.ts';
 import type { ObjectStore } from '../../vault/store.ts';
 import { blockBytesOf, type Expectation, FrameBuffers, WalBlock } from './block.ts';
@@ -57,6 +57,7 @@ export class WalSession implements LaneHost {
   #sealing: Promise<unknown> = Promise.resolve();
   #pieceCache: { block: WalBlock; from: number; to: number; sealed: Promise<SealedWal> } | undefined;
   #waiters: Array<() => void> = [];
+  readonly #histories = new Set<number>();
   #flushArmed = false;
   #flushedAtMs = Number.NEGATIVE_INFINITY;
 
@@ -135,26 +136,37 @@ export class WalSession implements LaneHost {
     return best;
   }
 
-  /** WAL from the server. A promise asks it to wait: memory is full, or a block is being sealed. */
-  onWal(start: Lsn, bytes: Uint8Array, server: ServerPosition): void | Promise<void> {
+  /**
+   * WAL from the server, which sent it at `clockMs` of its clock. A promise asks it to wait: memory is full, or a block is being sealed.
+   */
+  onWal(start: Lsn, bytes: Uint8Array, clockMs: number): void | Promise<void> {
     if (start !== this.#block.end) {
       throw new DrError('internal', `WAL came from ${formatLsn(start)}, ${formatLsn(this.#block.end)} was expected`);
     }
-    this.#block.endClockMs = Math.ceil(server.clockMs);
+    this.#block.endClockMs = Math.ceil(clockMs);
     const taken = this.#block.append(bytes);
-    this.onAlive(server);
     if (!this.#block.isFull) {
       this.#armFlush();
       return;
     }
     return this.#closeBlock().then(async () => {
-      if (taken < bytes.length) await this.onWal(start + BigInt(taken), bytes.subarray(taken), server);
+      if (taken < bytes.length) await this.onWal(start + BigInt(taken), bytes.subarray(taken), clockMs);
     });
   }
 
-  /** The server said where its WAL ends now, with its clock. */
-  onAlive(server: ServerPosition): void {
-    this.#serverClock.note(server.walEnd, { serverMs: Math.floor(server.clockMs), localMs: this.clock.now() });
+  /** A new connection streams from here on. */
+  beginStream(): void {
+    this.#serverClock.begin();
+  }
+
+  /** The server said where its WAL ends now, with its clock. Not for a timeline that it has left. */
+  noteEnd({ walEnd, clockMs }: ServerPosition): void {
+    this.#serverClock.note(walEnd, this.#momentOf(clockMs));
+  }
+
+  /** The server said what it has sent. Not for a timeline that it has left. */
+  noteSent({ sentEnd, clockMs }: Keepalive): void {
+    this.#serverClock.noteSent(sentEnd, this.#momentOf(clockMs));
   }
 
   async sealPiece(block: WalBlock, from: number, to: number): Promise<SealedWal> {
@@ -178,14 +190,21 @@ export class WalSession implements LaneHost {
 
   /** The timeline ended at `switchLsn`: what is left of it is stored in pieces, and the next one begins with its segment. */
   switchTimeline(timeline: number, switchLsn: Lsn, history: Uint8Array): void {
-    if (switchLsn < this.#block.end) this.#serverClock.clear();
+    this.#serverClock.forgetFrom(switchLsn);
     this.#closeTail();
     this.addHistory(timeline, history);
     this.#block = this.#newBlock(timeline, segmentStart(switchLsn, this.#options.segmentBytes));
   }
 
+  /** No history of the timeline that is streamed was given yet, and it has one. */
+  get lacksHistory(): boolean {
+    const { timeline } = this.position;
+    return timeline > 1 && !this.#histories.has(timeline);
+  }
+
   /** Stores a timeline history in every vault. */
   addHistory(timeline: number, content: Uint8Array): void {
+    this.#histories.add(timeline);
     const { systemId, segmentBytes, sealer } = this.#options;
     const key = layout.walHistory(systemId, timeline);
     const ancestors = parseHistory(content, key).map(({ timeline, end }) => ({ timeline, end: formatLsn(end) }));
@@ -265,6 +284,10 @@ export class WalSession implements LaneHost {
       if (slowest.some((lane) => lane.drop())) continue;
       await this.#change();
     }
+  }
+
+  #momentOf(serverMs: number): Moment {
+    return this.#serverClock.momentOf(Math.floor(serverMs), this.clock.now());
   }
 
   #change(): Promise<void> {

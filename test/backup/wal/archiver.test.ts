@@ -1,4 +1,5 @@
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
+import type { WalArchiver } from '../../../src/backup/wal/archiver.ts';
 import { walCoverage } from '../../../src/backup/wal/coverage.ts';
 import { walKey } from '../../../src/backup/wal/names.ts';
 import { WalSealer } from '../../../src/backup/wal/sealer.ts';
@@ -186,6 +187,52 @@ test('when no vault takes anything, the server waits and memory stays bounded', 
   open();
   await durableAt(archiver, end);
   for (const store of world.stores) await compareWithServer(store, world.keyRing, server, from, end, { segmentBytes });
+});
+
+/** Waits until all vaults have the commits; what the archive says it covers has to be true all the while. Returns how often it said something. */
+async function truthfulUntil(
+  archiver: WalArchiver,
+  commits: ReadonlyArray<{ readonly before: bigint; readonly doneMs: number }>,
+  end: bigint,
+): Promise<number> {
+  let claims = 0;
+  await until(archiver, ({ vaults }) => {
+    const nowMs = Date.now();
+    const reached = vaults.map(({ durableLsn }) => parseLsn(durableLsn ?? '') ?? 0n);
+    for (const [i, { ageMs, name }] of vaults.entries()) {
+      if (ageMs === undefined) continue;
+      const lost = commits.find(({ before, doneMs }) => doneMs < nowMs - ageMs && before >= (reached[i] ?? 0n));
+      expect(lost, `${name} covers ${nowMs - ageMs} with WAL up to ${vaults[i]?.durableLsn}`).toBeUndefined();
+      claims++;
+    }
+    return reached.every((lsn) => lsn >= end);
+  });
+  return claims;
+}
+
+/** Several commits: the WAL of each lies behind `before`, and it was done at `doneMs`. */
+async function commit(count: number, pauseMs: number) {
+  const commits: Array<{ before: bigint; doneMs: number }> = [];
+  for (let i = 0; i < count; i++) {
+    const before = await walEnd(server);
+    await write(40_000);
+    commits.push({ before, doneMs: Date.now() });
+    await new Promise((resolve) => setTimeout(resolve, pauseMs));
+  }
+  return { commits, end: await walEnd(server) };
+}
+
+test('what the archive says it covers is true while vaults that took nothing catch up', async () => {
+  const archiver = world.archiver(server.replicationUrl, { memoryBytes: 6 * MIB });
+  archiver.start();
+  await until(archiver, ({ state }) => state === 'streaming');
+  const stall = Promise.withResolvers<void>();
+  for (const store of world.stores) store.stall = stall.promise;
+  // The server is asked where it is meanwhile, and its answers wait between its WAL.
+  const { commits, end } = await commit(15, 200);
+  stall.resolve();
+  for (const store of world.stores) store.slowMs = 150;
+  expect(await truthfulUntil(archiver, commits, end)).toBeGreaterThan(0);
 });
 
 test('another session with another key stores the same WAL: what is there already is a success', async () => {

@@ -184,6 +184,37 @@ test('WAL that the server had to throw away is a gap that everybody can see', as
   expect(() => planRecovery({ manifest, coverage, target: { kind: 'lsn', lsn: end } })).toThrow(/beyond the archive/);
 });
 
+test('a gap that leads to another timeline: the history of that timeline is archived too', async () => {
+  const server = await newServer({ settings: { wal_keep_size: 0, min_wal_size: '2MB' } });
+  const first = world.archiver(server.replicationUrl);
+  first.start();
+  await until(first, ({ state }) => state === 'streaming');
+  await durableAt(first, await write(server, 10));
+  await first.stop({ drain: true });
+  // As a backup without a daemon does it.
+  await server.sql("select pg_drop_replication_slot('dr')");
+  await server.stop();
+  const signal = join(server.dataDirectory, 'standby.signal');
+  await writeFile(signal, '');
+  own(signal);
+  await server.start();
+  await server.promote();
+  for (let i = 0; i < 6; i++) {
+    await write(server, 10_000);
+    await server.sql('select pg_switch_wal()');
+    await server.sql('checkpoint');
+  }
+  const second = world.archiver(server.replicationUrl);
+  second.start();
+  const { gaps } = await until(second, ({ state, gaps }) => gaps.length === 1 && state === 'streaming');
+  expect(gaps[0]?.timeline).toBe(1);
+  await durableAt(second, await write(server, 10));
+  const history = await readFile(join(server.dataDirectory, 'pg_wal/00000002.history'));
+  const systemId = await systemIdOf(server);
+  for (const store of world.stores)
+    expect((await fetchWalFile(store, world.keyRing, systemId, '00000002.history'))?.equals(history)).toBe(true);
+});
+
 test('large segments are archived in blocks, so memory does not grow with them', async () => {
   const server = await newServer({
     version: 15,

@@ -32,6 +32,8 @@ export class TroubledStore implements ObjectStore {
   away = false;
   /** Creations wait until it resolves. */
   stall: Promise<void> | undefined;
+  /** How long each creation takes, at least. */
+  slowMs = 0;
   onCreate: ((key: string) => void) | undefined;
 
   constructor(inner: ObjectStore) {
@@ -56,6 +58,7 @@ export class TroubledStore implements ObjectStore {
   async create(key: string, body: Body, options?: CreateOptions): Promise<'created' | 'exists'> {
     this.#check();
     await this.stall;
+    if (this.slowMs > 0) await new Promise((resolve) => setTimeout(resolve, this.slowMs));
     this.#check();
     const answer = await this.inner.create(key, body, options);
     this.onCreate?.(key);
