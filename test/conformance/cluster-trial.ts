@@ -48,9 +48,10 @@ export function trials(start: () => Promise<ClusterFixture>): () => Trial {
         clients.push(client);
         return client;
       },
-      settings: (name, data = { a: '1' }, labels = {}) => ({
+      // No empty map: the API server keeps none, and takes one that is applied for a change of all of it.
+      settings: (name, data = { a: '1' }, labels = undefined) => ({
         ...configMaps,
-        metadata: { name, namespace, labels },
+        metadata: { name, namespace, ...(labels && { labels }) },
         data,
       }),
       ref: (name) => ({ ...configMaps, namespace, name }),

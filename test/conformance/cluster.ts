@@ -171,7 +171,10 @@ export function clusterConformance(name: string, start: () => Promise<ClusterFix
         () => cluster.merge(ref('orders'), { data: { a: '3' }, metadata: { resourceVersion } }),
         () =>
           cluster.apply(
-            { ...settings('orders', { a: '3' }), metadata: { ...ref('orders'), resourceVersion } as never },
+            {
+              ...settings('orders', { a: '3' }),
+              metadata: { ...settings('orders').metadata, resourceVersion },
+            },
             { force: true },
           ),
         () => cluster.delete(ref('orders'), { resourceVersion }),
