@@ -7,7 +7,12 @@ import type { CommandContext } from './context.ts';
 import type { Look } from './doctor-looks.ts';
 
 /** What runbooks act on in the clusters of the sites. What is missing elsewhere is a warning here. */
-export function workloadAreas(config: Config, here: string, context: CommandContext, look: Look): Promise<Area>[] {
+export function workloadAreas(
+  config: Config,
+  { here, active }: { readonly here: string; readonly active: string },
+  context: CommandContext,
+  look: Look,
+): Promise<Area>[] {
   const entries = [...Object.values(config.workloads), ...Object.values(config.gitops)];
   const sites = [...new Set(entries.flatMap(({ sites }) => sites))];
   return sites.flatMap((site) => {
@@ -21,7 +26,8 @@ export function workloadAreas(config: Config, here: string, context: CommandCont
         const { examineClusterSteps } = await import('../steps/cluster/doctor.ts');
         const cluster = await openCluster({ ...access, env: context.env }, context.log);
         try {
-          const findings = await examineClusterSteps({ cluster, config, site, signal });
+          const role = site !== here ? 'other' : site === active ? 'active' : 'recovery';
+          const findings = await examineClusterSteps({ cluster, config, site, role, signal });
           if (site === here) return findings;
           return findings.map((each): Finding => (each.verdict === 'fail' ? { ...each, verdict: 'warn' } : each));
         } finally {

@@ -51,7 +51,7 @@ export async function run(given: CommandContext, _options: DoctorOptions): Promi
       ...directoryAreas(patient),
       ...objectsAreas(patient),
       ...daemonClusterAreas(config, site, context, look),
-      ...workloadAreas(config, site, context, look),
+      ...workloadAreas(config, { here: site, active: active.site }, context, look),
       ...recoveryAreas(patient, databases),
       ...trafficAreas(patient),
     ]);

@@ -25,6 +25,9 @@ export function noiseOf(object: ClusterObject): string | undefined {
   // Jobs, snapshots and claims of dr itself: else each backup would be a change that makes another one.
   if (labels[jobLabels.verb] !== undefined || labels['app.kubernetes.io/managed-by'] === 'dr')
     return 'dr makes it as it works';
+  // Of the chart of dr: each site has its own, with the rights of its role. Those of the active one would take the recovery site its own.
+  if (labels['app.kubernetes.io/name'] === 'dr' && labels['helm.sh/chart']?.startsWith('dr-'))
+    return 'dr is installed at each site by itself';
   return byKind[object.kind]?.(object);
 }
 

@@ -6,12 +6,17 @@ import type { Config, WorkloadConfig } from '../../config/types.ts';
 import { describeGitops, gitopsRefs } from './gitops-kinds.ts';
 import { find } from './sites.ts';
 import { majorOf, volumePlace } from './volume-place.ts';
-import { ownerOf, wantedOf, workloadRef } from './workload-state.ts';
+import { countOf, ownerOf, unknownCount, wantedOf, workloadRef } from './workload-state.ts';
 
 export interface ClusterStepsDoctorOptions {
   readonly cluster: Cluster;
   readonly config: Config;
   readonly site: string;
+  /**
+   * What the account is for there: `active` = its own dr only takes backups; `recovery` = its own dr recovers to it; `other` = the dr of another site, which only
+   * stops what runs there.
+   */
+  readonly role: 'active' | 'recovery' | 'other';
   readonly signal: AbortSignal;
 }
 
@@ -49,17 +54,29 @@ export async function examineClusterSteps(options: ClusterStepsDoctorOptions): P
       return [];
     });
   }
-  return findings;
+  return options.role === 'active' ? withoutRights(findings, site) : findings;
+}
+
+const missingRight = 'dr may not ';
+
+/** The daemon of the active site is not given what only a recovery there needs. */
+function withoutRights(findings: readonly Finding[], site: string): Finding[] {
+  const others = findings.filter(({ what }) => !what.startsWith(missingRight));
+  if (others.length === findings.length) return others;
+  return [
+    ...others,
+    good(`dr may not change all of it: right while ${site} is active, to be given before a failback there`),
+  ];
 }
 
 async function examineWorkload(options: ClusterStepsDoctorOptions, entry: WorkloadConfig): Promise<Finding[]> {
-  const { cluster, config, site, signal } = options;
+  const { cluster, config, site, role, signal } = options;
   const ref = workloadRef(entry);
   const denied = [
     ...(await rights(options, ref, ['get', 'patch'])),
     ...(await rights(options, { apiVersion: 'v1', kind: 'Pod', namespace: entry.namespace, name: '' }, ['list'])),
   ];
-  if (entry.restore !== undefined) {
+  if (entry.restore !== undefined && role !== 'other') {
     const job = { apiVersion: 'batch/v1', kind: 'Job', namespace: entry.namespace, name: '' };
     denied.push(...(await rights(options, job, ['create', 'get', 'delete'])));
     const claim = { apiVersion: 'v1', kind: 'PersistentVolumeClaim', namespace: entry.namespace, name: '' };
@@ -75,6 +92,11 @@ async function examineWorkload(options: ClusterStepsDoctorOptions, entry: Worklo
     ];
   }
   const findings = [good(`${showRef(ref)} is there and wants ${wantedOf(object)}`), ...denied];
+  const isStarted = entry.database === undefined && entry.kind !== 'DaemonSet';
+  if (role === 'recovery' && isStarted && countOf(entry, object, 'kept') === undefined) {
+    const { what, next } = unknownCount(entry);
+    findings.push(bad(what, next));
+  }
   const owner = ownerOf(object);
   if (owner) {
     const next = `Take ${entry.entry} out of the workloads, and stop ${owner.kind} ${owner.name} in the way of its operator.`;
@@ -112,7 +134,7 @@ async function rights(
   const rule = `{ apiGroups: ["${group}"], resources: ["${plural}"], verbs: [${missing.map((verb) => `"${verb}"`).join(', ')}] }`;
   return [
     bad(
-      `dr may not ${missing.join(' or ')} ${plural} in the namespace ${namespace}`,
+      `${missingRight}${missing.join(' or ')} ${plural} in the namespace ${namespace}`,
       `Add the rule ${rule} to its role there.`,
     ),
   ];

@@ -8,12 +8,14 @@ import { awaitRollout } from './await-rollout.ts';
 import { atSite, change, find, ifUnreachable, siteOf, until, type Where, where, workloadOf } from './sites.ts';
 import { comesByRestore, workloadProblems } from './workload-problems.ts';
 import {
+  countOf,
   describePods,
   keptOf,
   podsOf,
   scaledAnnotation,
   scaledBy,
   scalePatch,
+  unknownCount,
   wantedOf,
   workloadRef,
 } from './workload-state.ts';
@@ -218,29 +220,11 @@ async function present(
   return await cluster.get(workloadRef(entry), context.signal);
 }
 
-/** How many copies are meant; undefined when nothing says so. */
-function countOf(entry: WorkloadConfig, object: ClusterObject, to: number | 'kept'): number | undefined {
-  if (to !== 'kept') return object.kind === 'CronJob' ? Math.min(to, 1) : to;
-  const kept = keptOf(object);
-  if (kept !== undefined) return kept;
-  const wanted = wantedOf(object);
-  // A CronJob without the annotation was suspended by somebody else, for a reason of his own.
-  if (wanted > 0 || object.kind === 'CronJob') return wanted;
-  return entry.replicas;
-}
-
 function notMeant({ entry, database }: WorkloadConfig, of: 'applications' | 'databases' | 'all'): string | undefined {
   if (of === 'all' || (of === 'databases') === (database !== undefined)) return undefined;
   return database === undefined
     ? `${entry} is an application: this step is for the servers of databases`
     : `${entry} is the server of database ${database}: this step is for applications`;
-}
-
-function unknownCount({ entry }: WorkloadConfig): { what: string; next: string } {
-  return {
-    what: `nothing says how many copies of ${entry} there should be: it wants 0, and has no annotation dr.io/replicas`,
-    next: `Add "replicas" to workloads.${entry}, or write a number under "to" in the runbook.`,
-  };
 }
 
 function putBack(context: StepContext, entry: WorkloadConfig, object: ClusterObject, site: string): DrError {

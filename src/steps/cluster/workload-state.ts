@@ -24,6 +24,25 @@ export function keptOf({ kind, metadata }: ClusterObject): number | undefined {
   return written !== undefined && /^\d{1,5}$/.test(written) ? Number(written) : undefined;
 }
 
+/** How many copies are meant; undefined when nothing says so. */
+export function countOf(entry: WorkloadConfig, object: ClusterObject, to: number | 'kept'): number | undefined {
+  if (to !== 'kept') return object.kind === 'CronJob' ? Math.min(to, 1) : to;
+  const kept = keptOf(object);
+  if (kept !== undefined) return kept;
+  const wanted = wantedOf(object);
+  // A CronJob without the annotation was suspended by somebody else, for a reason of his own.
+  if (wanted > 0 || object.kind === 'CronJob') return wanted;
+  return entry.replicas;
+}
+
+/** What to say when nothing does. */
+export function unknownCount({ entry }: WorkloadConfig): { what: string; next: string } {
+  return {
+    what: `nothing says how many copies of ${entry} there should be: it wants 0, and has no annotation dr.io/replicas`,
+    next: `Add "replicas" to workloads.${entry}, or write a number under "to" in the runbook.`,
+  };
+}
+
 /** The part of a merge patch that makes it want `count` copies and keeps, or forgets, how many it had. */
 export function scalePatch(
   { kind }: ClusterObject,

@@ -140,6 +140,12 @@ test.each<[string, ClusterObject, boolean]>([
   ],
   ['a Job of dr', object('Job', { metadata: { labels: { [jobLabels.verb]: 'backup' } } }), true],
   ['a Job of a runbook', object('Job', { metadata: { labels: { 'app.kubernetes.io/managed-by': 'dr' } } }), true],
+  [
+    'what the chart of dr made',
+    object('ClusterRole', { metadata: { labels: { 'app.kubernetes.io/name': 'dr', 'helm.sh/chart': 'dr-0.1.0' } } }),
+    true,
+  ],
+  ['an application of that name', object('Job', { metadata: { labels: { 'app.kubernetes.io/name': 'dr' } } }), false],
   ['what Helm made', object('Job', { metadata: { labels: { 'app.kubernetes.io/managed-by': 'Helm' } } }), false],
   ['a volume made by hand', object('PersistentVolume'), false],
 ])('%s', (_what, given, isNoise) => {

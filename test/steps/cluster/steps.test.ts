@@ -651,11 +651,11 @@ describe('gitops.pause of an Application of Argo CD', () => {
 });
 
 describe('the doctor', () => {
-  const look = async (rules: Rule[]) => {
+  const look = async (rules: Rule[], role: 'active' | 'recovery' | 'other' = 'recovery') => {
     const context = contextFor('doctor', undefined, { rules });
     const cluster = await context.world.cluster('west');
     const { config } = context.world;
-    return await examineClusterSteps({ cluster, config, site: 'west', signal: context.signal });
+    return await examineClusterSteps({ cluster, config, site: 'west', role, signal: context.signal });
   };
 
   it('finds nothing to mend where everything is there and allowed', async () => {
@@ -693,6 +693,28 @@ describe('the doctor', () => {
     expect(told).toContain('dr may not list pods');
     expect(told).toContain('StatefulSet shop/db is not there');
     expect(told).toContain('the cluster has no kind Application');
+  });
+
+  it('asks at the active site for no rights that only a recovery needs', async () => {
+    create(workload('Deployment', 'api'));
+    const rules = [{ apiGroups: ['apps'], resources: ['deployments', 'statefulsets', 'daemonsets'], verbs: ['get'] }];
+    const told = (await look(rules, 'active')).map(({ verdict, what }) => `${verdict} ${what}`);
+    expect(told.filter((line) => line.includes(' may not '))).toEqual([
+      'ok dr may not change all of it: right while west is active, to be given before a failback there',
+    ]);
+    expect(told).toContainEqual(expect.stringMatching(/^fail StatefulSet shop\/db is not there/));
+  });
+
+  it('says beforehand that nobody knows how many copies an application has', async () => {
+    create(workload('Deployment', 'api', { replicas: 0 }));
+    const rules = rulesOf('workload.scale');
+    const unknown = expect.objectContaining({
+      verdict: 'fail',
+      what: expect.stringContaining('nothing says how many copies of api there should be'),
+      next: expect.stringContaining('Add "replicas" to workloads.api'),
+    });
+    expect(await look(rules)).toContainEqual(unknown);
+    expect(await look(rules, 'active')).not.toContainEqual(unknown);
   });
 });
 
