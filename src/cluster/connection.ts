@@ -7,7 +7,7 @@ import { backoffMs } from '../base/retry.ts';
 import { formatDuration } from '../base/units.ts';
 import { type Credentials, Identity } from './credentials.ts';
 import { noAnswer, type Request, refusal, retryAfterOf, type Status, statusOf } from './errors.ts';
-import { isJson } from './json.ts';
+import { isJson, jsonText } from './json.ts';
 import type { ClusterSettings } from './settings.ts';
 
 export interface ConnectionOptions {
@@ -15,7 +15,7 @@ export interface ConnectionOptions {
   readonly clock?: Clock;
   /** Longest silence of the server within a request, milliseconds; default 30 s. */
   readonly idleMs?: number;
-  /** The same for a watch; default 150 s: servers send a bookmark about every minute. */
+  /** The same for a watch; default `defaultWatchIdleMs`. */
   readonly watchIdleMs?: number;
   /** Tries of a request that was throttled or lost, the first included; default 5. */
   readonly attempts?: number;
@@ -36,6 +36,8 @@ export interface Call {
   readonly repeatable?: boolean;
 }
 
+/** A watch is asked to end before this, so one that is silent for longer has stalled. */
+export const defaultWatchIdleMs = 150_000;
 /** Longest pause that a server may ask for before the caller hears of it, seconds. */
 const longestPause = 30;
 
@@ -153,12 +155,12 @@ export class Connection {
     credentials: Credentials,
     signal: AbortSignal | undefined,
   ): Promise<{ response: IncomingMessage; idle: () => void }> {
-    const body = call.body === undefined ? undefined : Buffer.from(JSON.stringify(call.body));
+    const body = call.body === undefined ? undefined : Buffer.from(jsonText(call.body));
     const query = new URLSearchParams();
     for (const [key, value] of Object.entries(call.query ?? {})) if (value !== undefined) query.set(key, String(value));
     const url = new URL(`${this.#settings.server}${call.path}${query.size > 0 ? `?${query}` : ''}`);
     const isWatch = call.query?.['watch'] === true;
-    const idleMs = isWatch ? (this.#options.watchIdleMs ?? 150_000) : (this.#options.idleMs ?? 30_000);
+    const idleMs = isWatch ? (this.#options.watchIdleMs ?? defaultWatchIdleMs) : (this.#options.idleMs ?? 30_000);
     const options: RequestOptions = {
       method: call.method,
       agent: credentials.agent ?? this.#agentWith(credentials),

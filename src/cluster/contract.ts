@@ -104,7 +104,7 @@ export interface ObjectPage {
 export interface WatchQuery extends Selection {
   /** Changes after this moment. */
   readonly resourceVersion: string;
-  /** When the server ends the watch by itself, seconds; default 290. */
+  /** When the server ends the watch by itself, seconds; default 120. */
   readonly timeoutSeconds?: number;
 }
 

@@ -123,8 +123,8 @@ export function refusal(status: Status, request: Request, target: string): DrErr
         cause,
       });
   }
-  // An apply whose object does not fit its schema is answered with 500, and would be for ever.
-  const isUntyped = said.includes('failed to create typed patch object');
+  // An apply is answered with 500, and would be for ever, when its object does not fit the schema, or the one that is there does not.
+  const isUntyped = /failed to create typed patch object|failed to convert new object .* to smd typed/.test(said);
   if (status.code >= 500 && !isUntyped) {
     if (said.includes('request is too large')) return refusal({ ...status, code: 413 }, request, target);
     return new DrError('unreachable', `the API server failed with ${status.code}: ${said}`, {

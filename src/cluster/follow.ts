@@ -22,7 +22,7 @@ export type Followed =
 export interface FollowOptions extends Selection {
   /** Most objects in one page of a list; default 500. */
   readonly limit?: number;
-  /** When the server ends each watch, seconds; default 290. */
+  /** When the server ends each watch, seconds; default 120. */
   readonly timeoutSeconds?: number;
   readonly clock?: Clock;
 }

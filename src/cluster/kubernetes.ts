@@ -1,5 +1,5 @@
 import { DrError } from '../base/errors.ts';
-import { type Call, Connection, type ConnectionOptions } from './connection.ts';
+import { type Call, Connection, type ConnectionOptions, defaultWatchIdleMs } from './connection.ts';
 import type {
   Access,
   ApplyOptions,
@@ -38,8 +38,11 @@ export class KubernetesCluster implements Cluster {
   readonly target: string;
   readonly #connection: Connection;
   readonly #kinds: Kinds;
+  readonly #watchSeconds: number;
 
   constructor(settings: ClusterSettings, options: ConnectionOptions) {
+    // Bookmarks prove nothing: a server sends none for a kind in which nothing has happened since it started. It does end a watch in time.
+    this.#watchSeconds = ((options.watchIdleMs ?? defaultWatchIdleMs) * 0.8) / 1000;
     this.#connection = new Connection(settings, options);
     this.target = this.#connection.target;
     this.#kinds = new Kinds(this.#connection);
@@ -84,7 +87,7 @@ export class KubernetesCluster implements Cluster {
 
   async *watch(ref: TypeRef, query: WatchQuery, signal?: AbortSignal): AsyncGenerator<WatchEvent> {
     const type = await this.#kinds.type(ref, signal);
-    const { resourceVersion, timeoutSeconds = 290 } = query;
+    const { resourceVersion, timeoutSeconds = this.#watchSeconds } = query;
     const request = this.#request('watch', type, { namespace: query.namespace }, `watch of ${type.kind}`);
     const call: Call = {
       method: 'GET',

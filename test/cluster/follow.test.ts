@@ -1,4 +1,4 @@
-import { afterEach, beforeEach, expect, it } from 'vitest';
+import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 import { silentLog } from '../../src/base/log.ts';
 import type { ClusterObject } from '../../src/cluster/contract.ts';
 import { type Followed, follow } from '../../src/cluster/follow.ts';
@@ -84,6 +84,18 @@ it('notices a watch that silently stalls, and goes on from where it was', async 
   objects.create(config('stock'), undefined);
   await until(() => known.has('stock'));
   expect([...new Set(troubles)]).toEqual(['unreachable']);
+  expect(events.filter((type) => type === 'relist')).toHaveLength(1);
+});
+
+it('takes a watch that has nothing to tell for what it is: servers send no bookmarks for a kind in which nothing happens', async () => {
+  const { known, events, troubles, until } = start();
+  await until(() => events.includes('synced'));
+  const watches = () => server.calls.filter((call) => call.startsWith('watch')).length;
+  // Longer than a watch may be silent, and than one that is not silent lasts.
+  await vi.waitFor(() => expect(watches()).toBeGreaterThan(3), { timeout: 5000 });
+  expect(troubles).toEqual([]);
+  objects.create(config('orders'), undefined);
+  await until(() => known.has('orders'));
   expect(events.filter((type) => type === 'relist')).toHaveLength(1);
 });
 

@@ -121,6 +121,19 @@ export function clusterConformance(name: string, start: () => Promise<ClusterFix
       expect(again.metadata.resourceVersion).toBe(after.metadata.resourceVersion);
     });
 
+    it('keeps every character, whichever way it is written', async () => {
+      const { cluster, settings, ref } = trial();
+      // An apply is read as YAML, where some of these may not stand raw and others are the end of a line.
+      const data = {
+        a: 'del \u007f c1 \u0080 nel \u0085 line \u2028 paragraph \u2029 mark \ufeff none \uffff ctl \u0001 \r\n\t 😀',
+      };
+      await cluster.create({ ...settings('created'), data });
+      await cluster.apply({ ...settings('applied'), data });
+      await cluster.merge(ref('applied'), { data: { b: data.a } });
+      expect(await cluster.get(ref('created'))).toMatchObject({ data });
+      expect(await cluster.get(ref('applied'))).toMatchObject({ data: { ...data, b: data.a } });
+    });
+
     it('names the manager and the field when an apply would take them, and takes them by force', async () => {
       const { cluster, rival, settings, ref } = trial();
       await rival.apply(settings('orders', { a: '1', b: '2' }), { manager: 'argocd-controller' });

@@ -88,7 +88,7 @@ export class MemoryCluster implements Cluster {
     const ends = AbortSignal.any([over.signal, this.#closed.signal, ...(signal ? [signal] : [])]);
     const end = () => queue.end();
     ends.addEventListener('abort', end, { once: true });
-    const seconds = query.timeoutSeconds ?? 290;
+    const seconds = query.timeoutSeconds ?? 120;
     void this.#clock.sleep(seconds * 1000, ends, { unref: true }).then(end, end);
     try {
       for await (const event of queue) {

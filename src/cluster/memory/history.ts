@@ -26,12 +26,15 @@ export class History {
   #forgotten = 0;
   #changes: Change[] = [];
   readonly #watchers = new Map<Watcher, string>();
+  /** Tables in which something has happened: like a real server, this one has no bookmarks for others. */
+  readonly #moved = new Set<string>();
   readonly #lists = new Map<string, { readonly revision: number; readonly rest: readonly ClusterObject[] }>();
   #listCount = 0;
 
   add(change: Omit<Change, 'revision'>): void {
     const stored = { ...change, revision: this.revision };
     this.#changes.push(stored);
+    this.#moved.add(change.table);
     for (const [watcher, table] of this.#watchers) if (table === change.table) watcher.onChange(stored);
   }
 
@@ -66,7 +69,7 @@ export class History {
   }
 
   bookmark(): void {
-    for (const watcher of this.#watchers.keys()) watcher.onBookmark(this.revision);
+    for (const [watcher, table] of this.#watchers) if (this.#moved.has(table)) watcher.onBookmark(this.revision);
   }
 }
 

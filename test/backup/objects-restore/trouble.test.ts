@@ -100,6 +100,10 @@ describe('the API server', () => {
     expect(countOutcomes(first.objects)).toMatchObject({ created: restoredCount, failed: 0 });
     // At once: it would be refused for ever.
     expect(server.calls.filter((call) => /^patch .*deployments/.test(call))).toHaveLength(1);
+    // Of one that is there the server says it in other words.
+    const there = `failed to create manager for existing fields: failed to convert new object (shop/orders; apps/v1, Kind=Deployment) to smd typed: errors:\n  ${where}: duplicate entries for ${key}`;
+    server.faults.clear();
+    server.faults.always('patch', { kind: 'status', code: 500, message: there }, 'deployments');
     const second = await restore(backed, cluster, { clock: hastyClock });
     expect(countOutcomes(second.objects)).toMatchObject({ unchanged: restoredCount - 1, failed: 0 });
     const deployment = { apiVersion: 'apps/v1', kind: 'Deployment', name: 'orders', namespace: 'shop' };

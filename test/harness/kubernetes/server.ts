@@ -305,7 +305,8 @@ export class KubernetesServer implements AsyncDisposable {
       return;
     }
     this.#watches.add(response);
-    const end = setTimeout(() => response.end(), Number(query.get('timeoutSeconds') ?? 300) * 1000).unref();
+    const endMs = Number(query.get('timeoutSeconds') ?? 300) * 1000;
+    const end = isSilent ? undefined : setTimeout(() => response.end(), endMs).unref();
     response.on('close', () => {
       stop();
       clearTimeout(end);
