@@ -34,6 +34,8 @@ export interface Call {
   readonly request: Request;
   /** True when doing it twice is as doing it once: then it is sent again after a lost connection. */
   readonly repeatable?: boolean;
+  /** True = asked once, and the first answer counts. */
+  readonly once?: boolean;
 }
 
 /** A watch is asked to end before this, so one that is silent for longer has stalled. */
@@ -111,7 +113,7 @@ export class Connection {
     signal: AbortSignal | undefined,
     read: (response: IncomingMessage, idle: () => void) => Promise<T>,
   ): Promise<T> {
-    const attempts = this.#options.attempts ?? 5;
+    const attempts = call.once ? 1 : (this.#options.attempts ?? 5);
     let isRenewed = false;
     for (let attempt = 1; ; attempt++) {
       try {

@@ -2,7 +2,7 @@ import { DrError } from '../base/errors.ts';
 import type { Connection } from './connection.ts';
 import type { Discovery, ObjectType, TypeRef } from './contract.ts';
 import { aggregated, onePerKind, readAggregated, readGroups, readResources } from './discovery.ts';
-import { type Request, unknownKind } from './errors.ts';
+import { type Request, statusOf, unknownKind } from './errors.ts';
 
 /** Which kinds an API server has; what was asked once is kept, and asked again for a kind that is not in it. */
 export class Kinds {
@@ -13,7 +13,33 @@ export class Kinds {
     this.#connection = connection;
   }
 
+  /** All kinds, from a server that has them all: one that starts tells of a few groups as if there were no others. */
   async discover(signal?: AbortSignal): Promise<Discovery> {
+    await this.#requireReady(false, signal);
+    const found = await this.#discover(signal);
+    // Not another one by now, which has only begun.
+    await this.#requireReady(true, signal);
+    return found;
+  }
+
+  async #requireReady(once: boolean, signal: AbortSignal | undefined): Promise<void> {
+    const request: Request = { verb: 'get', group: '', resource: '', what: 'question whether the server is ready' };
+    try {
+      await this.#connection.text({ method: 'GET', path: '/readyz', once, request }, signal);
+    } catch (error) {
+      if (!(error instanceof DrError)) throw error;
+      // Some providers let nobody ask.
+      if (error.kind === 'denied' || error.kind === 'not-found') return;
+      if (statusOf(error)?.code !== 500) throw error;
+      throw new DrError('unreachable', 'the API server is starting or stopping: it says that it is not ready', {
+        where: this.#connection.target,
+        next: 'Wait and run the command again; if it lasts: kubectl get --raw "/readyz?verbose".',
+        cause: error,
+      });
+    }
+  }
+
+  async #discover(signal: AbortSignal | undefined): Promise<Discovery> {
     const core = await this.#ask('/api', aggregated, signal);
     const groups = await this.#ask('/apis', aggregated, signal);
     const [a, b] = [readAggregated(core), readAggregated(groups)];

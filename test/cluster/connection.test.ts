@@ -155,6 +155,41 @@ it('does not believe a certificate of an authority that it was not given', async
   insecure.close();
 });
 
+describe('a server that starts', () => {
+  it.each([false, true])(
+    'is asked for its kinds when it is ready: until then it tells of a few (plain: %s)',
+    async (plain) => {
+      await using other = await KubernetesServer.start({ plainDiscovery: plain });
+      const cluster = new KubernetesCluster(settingsFor(other), {
+        log: silentLog,
+        clock: skippingClock(),
+        attempts: 2,
+      });
+      other.isStarting = true;
+      const unready = { kind: 'unreachable', retryable: true, message: expect.stringContaining('not ready') };
+      expect(await failure(cluster.discover())).toMatchObject(unready);
+      // Ready when it was asked, gone and back before it told.
+      other.isStarting = false;
+      other.faults.next('get', { kind: 'before', act: () => Object.assign(other, { isStarting: true }) }, 1, '/apis');
+      expect(await failure(cluster.discover())).toMatchObject(unready);
+      other.faults.next(
+        'get',
+        { kind: 'before', act: () => Object.assign(other, { isStarting: false }) },
+        1,
+        '/readyz',
+      );
+      expect((await cluster.discover()).types.map(({ kind }) => kind)).toContain('Deployment');
+      cluster.close();
+    },
+  );
+
+  it('or does not let dr ask whether it is ready, is taken as it is', async () => {
+    const { cluster } = open();
+    server.faults.always('get', { kind: 'status', code: 403, message: 'cannot get path "/readyz"' }, '/readyz');
+    expect((await cluster.discover()).types.map(({ kind }) => kind)).toContain('Deployment');
+  });
+});
+
 it('says what is missing where one of the servers behind it is down, and gives the rest', async () => {
   for (const plainDiscovery of [false, true]) {
     await using other = await KubernetesServer.start({ plainDiscovery });

@@ -29,6 +29,9 @@ export interface KubernetesServerOptions {
   readonly bookmarkMs?: number;
 }
 
+/** What a server lists before it knows its other groups. */
+const firstGroup = 'apiregistration.k8s.io';
+
 /**
  * A small API server: lists with pages and watches over HTTP, resource versions, server-side apply, RBAC by bearer token, and
  * faults. What it stores follows the rules of `MemoryObjects`; nothing runs, and no controller acts.
@@ -40,6 +43,8 @@ export class KubernetesServer implements AsyncDisposable {
   readonly accounts = new Map<string, Account>([['admin-token', { name: 'admin', rules: everything }]]);
   /** API groups (`metrics.k8s.io/v1beta1`) whose own server is down. */
   readonly missing = new Set<string>();
+  /** True = it is not ready: it serves, and tells of the first of its groups as if there were no others. */
+  isStarting = false;
   /** What was asked, in order: `list /api/v1/pods?limit=500`. */
   readonly calls: string[] = [];
   /** On 127.0.0.1; kept while the server is stopped. */
@@ -175,11 +180,14 @@ export class KubernetesServer implements AsyncDisposable {
 
   /** What is not about objects: versions, discovery, rights. */
   #plain(url: URL, account: Account, body: Record<string, unknown>, request: IncomingMessage): object {
-    const { types } = this.objects;
+    const types = this.objects.types.filter(({ group }) => !this.isStarting || ['', firstGroup].includes(group));
     const wantsAggregated = !this.#options.plainDiscovery && String(request.headers.accept).includes('apidiscovery');
     switch (url.pathname) {
       case '/version':
         return { major: '1', minor: '32+', gitVersion: 'v1.32.3-test' };
+      case '/readyz':
+        if (!this.isStarting) return {};
+        throw new StatusError({ code: 500, message: '[-]informer-sync failed: reason withheld' });
       case '/api':
         return wantsAggregated
           ? aggregatedDiscovery(types, this.missing, true)
