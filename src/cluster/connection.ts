@@ -7,7 +7,7 @@ import { backoffMs } from '../base/retry.ts';
 import { formatDuration } from '../base/units.ts';
 import { type Credentials, Identity } from './credentials.ts';
 import { noAnswer, type Request, refusal, retryAfterOf, type Status, statusOf } from './errors.ts';
-import { isJson, jsonText } from './json.ts';
+import { isJson, jsonText, parseJson } from './json.ts';
 import type { ClusterSettings } from './settings.ts';
 
 export interface ConnectionOptions {
@@ -71,7 +71,7 @@ export class Connection {
     return await this.#send(call, signal, async (response, idle) => {
       const text = await textOf(response, idle);
       try {
-        return text === '' ? {} : JSON.parse(text);
+        return text === '' ? {} : parseJson(text);
       } catch (cause) {
         throw noAnswer(new Error('its answer is no JSON', { cause }), call.request.what, this.target);
       }

@@ -1,7 +1,7 @@
 import { DrError } from '../base/errors.ts';
 import type { ClusterObject, WatchEvent } from './contract.ts';
 import { type Request, refusal } from './errors.ts';
-import { isJson } from './json.ts';
+import { isJson, parseJson } from './json.ts';
 
 const names = { ADDED: 'added', MODIFIED: 'modified', DELETED: 'deleted' } as const;
 
@@ -24,7 +24,7 @@ export function readEvent(line: string, request: Request, target: string): Watch
 
 function parsed(line: string, request: Request, target: string): unknown {
   try {
-    return JSON.parse(line);
+    return parseJson(line);
   } catch (cause) {
     // A connection that breaks in the middle of a line leaves half of it.
     throw new DrError('unreachable', `a line of the ${request.what} is no JSON`, {

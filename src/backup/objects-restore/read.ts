@@ -47,7 +47,7 @@ export function readObject(text: string, where: string): ClusterObject {
     });
   let value: unknown;
   try {
-    value = parse(text);
+    value = parsed(text);
   } catch (cause) {
     throw damaged(cause);
   }
@@ -55,6 +55,14 @@ export function readObject(text: string, where: string): ClusterObject {
   const { apiVersion, kind, metadata } = value;
   if (typeof apiVersion !== 'string' || typeof kind !== 'string' || !isMeta(metadata)) throw damaged();
   return { ...value, apiVersion, kind, metadata };
+}
+
+/** Whole numbers that a number cannot hold are `bigint`, as they are when they come from a cluster. */
+function parsed(text: string): unknown {
+  if (!/\d{16}/.test(text)) return parse(text);
+  const asNumber = (_key: unknown, each: unknown) =>
+    typeof each === 'bigint' && Number.isSafeInteger(Number(each)) ? Number(each) : each;
+  return parse(text, asNumber, { intAsBigInt: true });
 }
 
 function isMeta(value: unknown): value is ObjectMeta {

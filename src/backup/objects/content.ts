@@ -64,6 +64,7 @@ export function contentDigest(object: ClusterObject): string {
 }
 
 function sortedKeys(_key: string, value: unknown): unknown {
+  if (typeof value === 'bigint') return `${value}n`;
   return isJson(value) ? Object.fromEntries(Object.entries(value).sort(([a], [b]) => compare(a, b))) : value;
 }
 

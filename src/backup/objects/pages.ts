@@ -1,6 +1,7 @@
 import { DrError } from '../../base/errors.ts';
 import type { Cluster, ClusterObject, ObjectType, Selection } from '../../cluster/contract.ts';
 import { isExpired } from '../../cluster/errors.ts';
+import { jsonText } from '../../cluster/json.ts';
 
 /** Objects of the first page: even when each is as large as the server takes (about 1.5 MB), a page fits into memory. */
 const FIRST_PAGE = 50;
@@ -54,6 +55,6 @@ function largest(objects: readonly ClusterObject[]): number {
   // A look at some is enough: what follows is mostly alike.
   const step = Math.max(1, Math.floor(objects.length / 10));
   let most = 1024;
-  for (let i = 0; i < objects.length; i += step) most = Math.max(most, JSON.stringify(objects[i]).length);
+  for (let i = 0; i < objects.length; i += step) most = Math.max(most, jsonText(objects[i]).length);
   return most;
 }

@@ -55,7 +55,7 @@ function scalarText(value: unknown, indent: string): string {
     return value.includes('\n') && isBlock(value) ? blockText(value, indent) : lineText(value);
   if (Array.isArray(value)) return '[]';
   if (isJson(value)) return '{}';
-  return JSON.stringify(value ?? null);
+  return typeof value === 'bigint' ? String(value) : JSON.stringify(value ?? null);
 }
 
 function keyText(key: string): string {

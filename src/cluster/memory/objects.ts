@@ -11,7 +11,7 @@ import type {
 } from '../contract.ts';
 import { fieldManager } from '../contract.ts';
 import { StatusError } from '../errors.ts';
-import { isJson, isSame, type Json } from '../json.ts';
+import { isJson, isSame, type Json, jsonText } from '../json.ts';
 import { applied, conflictsOf, managedFields, mergePatch, type Owner, updated } from './fields.ts';
 import { History } from './history.ts';
 import { badRequest, checkedName, checkVersion, resource, stale, terminating } from './refusals.ts';
@@ -219,7 +219,7 @@ export class MemoryObjects {
       managedFields: managedFields(owners, type.apiVersion),
     };
     const after = { ...draft.after, apiVersion: before?.object.apiVersion ?? type.apiVersion, kind: type.kind };
-    if (Buffer.byteLength(JSON.stringify(after)) > largestObject)
+    if (Buffer.byteLength(jsonText(after)) > largestObject)
       throw new StatusError({ code: 500, reason: 'InternalError', message: 'etcdserver: request is too large' });
     const whole = (meta: ObjectMeta): ClusterObject => ({ ...after, metadata: meta });
     // A write that changes nothing but the times of its owners is none.

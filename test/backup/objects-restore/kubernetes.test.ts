@@ -24,6 +24,9 @@ const isReal = process.env['DR_TEST_KUBERNETES'] === '1' && kubeconfig !== undef
 const [from, to] = [`dr-test-${randomUUID().slice(0, 8)}`, `dr-test-${randomUUID().slice(0, 8)}`];
 const group = `${from}.example`;
 
+/** As an object of a cluster may have them, and no number of JavaScript. */
+const serials = { first: 9_007_199_254_740_993n, last: -9_223_372_036_854_775_807n, small: 7 };
+
 let server: KubernetesServer | undefined;
 let cluster: KubernetesCluster;
 let backed: BackedObjects;
@@ -52,7 +55,7 @@ function objectsOf(namespace: string): ClusterObject[] {
 }
 
 function prepared(object: ClusterObject): ClusterObject {
-  if (object.kind === 'Widget') return { ...object, apiVersion: `${group}/v1` };
+  if (object.kind === 'Widget') return { ...object, apiVersion: `${group}/v1`, serials };
   // Addresses that are taken, certificates that are none, and a class that a real cluster would have to have.
   if (object.kind === 'Service' && object.metadata.name === 'orders')
     return { ...object, spec: { selector: { app: 'orders' }, ports: [{ name: 'http', port: 80, protocol: 'TCP' }] } };
@@ -139,6 +142,8 @@ test('a dry run stores nothing; the restore brings back each object; once more c
     // What waits is otherwise than it was: that is the matter of the tests in memory.
     if (!/^(Job|CronJob|Deployment|StatefulSet) /.test(name)) expect(found, name).toEqual(object);
   }
+  const widgets = (await cluster.list({ apiVersion: `${group}/v1`, kind: 'Widget' }, { namespace: to })).objects;
+  expect(widgets.map((widget) => widget['serials'])).toEqual([serials]);
   const orders = await cluster.get({ apiVersion: 'apps/v1', kind: 'Deployment', name: 'orders', namespace: to });
   expect(orders).toMatchObject({ spec: { replicas: 0 }, metadata: { annotations: { 'dr.io/replicas': '3' } } });
 

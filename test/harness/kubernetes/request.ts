@@ -1,6 +1,7 @@
 import type { IncomingMessage } from 'node:http';
 import type { ObjectType } from '../../../src/cluster/contract.ts';
 import { StatusError } from '../../../src/cluster/errors.ts';
+import { parseJson } from '../../../src/cluster/json.ts';
 import type { Attempt } from './rbac.ts';
 
 /** A request about objects, in its parts. */
@@ -48,6 +49,6 @@ export async function bodyOf(request: IncomingMessage): Promise<Record<string, u
   for await (const chunk of request) chunks.push(chunk);
   const text = Buffer.concat(chunks).toString('utf8');
   const isYaml = request.headers['content-type'] === 'application/apply-patch+yaml';
-  const value: unknown = text === '' ? {} : JSON.parse(isYaml ? asYaml(text) : text);
+  const value: unknown = text === '' ? {} : parseJson(isYaml ? asYaml(text) : text);
   return typeof value === 'object' && value !== null ? { ...value } : {};
 }

@@ -4,7 +4,7 @@ import https from 'node:https';
 import type { AddressInfo } from 'node:net';
 import type { ClusterObject, ObjectMeta } from '../../../src/cluster/contract.ts';
 import { type Status, StatusError } from '../../../src/cluster/errors.ts';
-import { isJson } from '../../../src/cluster/json.ts';
+import { isJson, jsonText } from '../../../src/cluster/json.ts';
 import { logOf } from '../../../src/cluster/memory/logs.ts';
 import { MemoryObjects } from '../../../src/cluster/memory/objects.ts';
 import { scaleOf } from '../../../src/cluster/memory/scaling.ts';
@@ -292,7 +292,7 @@ export class KubernetesServer implements AsyncDisposable {
   #watch(about: ObjectRequest, request: IncomingMessage, response: ServerResponse, isSilent: boolean): void {
     const { type, query } = about;
     const say = (event: object) => {
-      if (!isSilent && !response.writableEnded) response.write(`${JSON.stringify(event)}\n`);
+      if (!isSilent && !response.writableEnded) response.write(`${jsonText(event)}\n`);
     };
     const from = Number(query.get('resourceVersion') ?? 0);
     let stop = () => {};
@@ -350,5 +350,5 @@ function statusBody(status: Status): object {
 }
 
 function send(response: ServerResponse, code: number, body: object): void {
-  response.writeHead(code, { 'content-type': 'application/json' }).end(JSON.stringify(body));
+  response.writeHead(code, { 'content-type': 'application/json' }).end(jsonText(body));
 }
