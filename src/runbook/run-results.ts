@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { resourcesOutputs } from '../steps/assess-resources.ts';
 import { witnessesOutputs } from '../steps/assess-witnesses.ts';
+import { fenceOutputs } from '../steps/database-fence.ts';
 import { restoredDatabaseOutputs } from '../steps/database-restore.ts';
 import { restoredDirectoryOutputs } from '../steps/directory-restore.ts';
 import { healthOutputs } from '../steps/monitor-health.ts';
@@ -42,6 +43,11 @@ export function signsOfLife(state: RunState): number | undefined {
   for (const { outputs } of outputsOf(state, 'database.restore')) {
     const { recoveredToMs, targeted } = restoredDatabaseOutputs.parse(outputs);
     if (!targeted) signs.push(recoveredToMs);
+  }
+  // It may have lived, and written, until it was fenced.
+  for (const { outputs } of outputsOf(state, 'database.fence')) {
+    const found = fenceOutputs.parse(outputs).lastSignOfLifeMs;
+    if (found !== undefined) signs.push(found);
   }
   return signs.length > 0 ? Math.max(...signs) : undefined;
 }
@@ -101,10 +107,12 @@ export function recoveredResources(state: RunState, disasterMs: number | undefin
       ...(lossMs === undefined || objectiveMs === undefined ? {} : { met: lossMs <= objectiveMs }),
     });
   };
-  for (const { plan, outputs } of outputsOf(state, 'database.restore')) {
-    const { bytes, recoveredToMs, lastCommitAtMs } = restoredDatabaseOutputs.parse(outputs);
-    if (plan.each !== undefined)
-      set(plan.each, { bytes, recoveredToMs, ...(lastCommitAtMs === undefined ? {} : { lastCommitAtMs }) });
+  for (const uses of ['database.restore', 'database.replay']) {
+    for (const { plan, outputs } of outputsOf(state, uses)) {
+      const { bytes, recoveredToMs, lastCommitAtMs } = restoredDatabaseOutputs.parse(outputs);
+      if (plan.each !== undefined)
+        set(plan.each, { bytes, recoveredToMs, ...(lastCommitAtMs === undefined ? {} : { lastCommitAtMs }) });
+    }
   }
   // Replayed to the last byte of a primary that nobody could write to any more.
   for (const { plan } of outputsOf(state, 'database.catch-up')) {

@@ -2,7 +2,7 @@ import { z } from 'zod';
 import { DrError } from '../base/errors.ts';
 import { printableUrl } from '../base/redact.ts';
 import { formatDuration } from '../base/units.ts';
-import { serverStopped } from './cluster/fence-evidence.ts';
+import { serverOf, serverStopped } from './cluster/fence-evidence.ts';
 import { defineStep, type StepContext } from './contract.ts';
 import { databaseUrl, memberOf } from './places.ts';
 import type { Heartbeat } from './ports.ts';
@@ -19,6 +19,21 @@ const observed = z.object({
   vault: z.string(),
   writtenAtMs: z.number(),
   observedAtMs: z.number(),
+});
+
+export const fenceOutputs = z.object({
+  proof: z
+    .enum(['dead', 'stopped', 'read-only', 'quiet', 'accepted'])
+    .describe(
+      'dead: neither it nor its archive gave a sign. stopped: it does not answer, and the cluster of its site wants no copy of it and has no pod. read-only: it refused a write. quiet: a planned move has locked its writers out, and nothing was written since. accepted: a person took the risk by name.',
+    ),
+  detail: z.string(),
+  lastSignOfLifeMs: z
+    .number()
+    .optional()
+    .describe(
+      'Of a failover: the last heartbeat of its archive, milliseconds since 1970. It may have written until then.',
+    ),
 });
 
 export const databaseFence = defineStep({
@@ -41,14 +56,7 @@ export const databaseFence = defineStep({
       .optional()
       .describe('In a planned move, from database.catch-up: what must not have moved since.'),
   }),
-  outputs: z.object({
-    proof: z
-      .enum(['dead', 'stopped', 'read-only', 'quiet', 'accepted'])
-      .describe(
-        'dead: neither it nor its archive gave a sign. stopped: it does not answer, and the cluster of its site wants no copy of it and has no pod. read-only: it refused a write. quiet: a planned move has locked its writers out, and nothing was written since. accepted: a person took the risk by name.',
-      ),
-    detail: z.string(),
-  }),
+  outputs: fenceOutputs,
   timeoutMs: 5 * 60_000,
   async plan(context, { quiet = false }) {
     const { run, world, signal } = context;
@@ -56,6 +64,7 @@ export const databaseFence = defineStep({
     const url = databaseUrl(context, name, run.from);
     const probe = await world.probes.database(url, signal);
     const lives = probe.session && probe.inRecovery !== true;
+    const server = serverOf(context, name);
     if (run.mode !== 'failover' || quiet) {
       return {
         target: `old primary of ${name} at ${printableUrl(url)}`,
@@ -69,9 +78,12 @@ export const databaseFence = defineStep({
       present: probe.detail,
       will: run.acceptedSplitBrain
         ? [`go on without proof, because ${run.acceptedSplitBrain} accepts that`]
-        : ['see that it does not answer and that its archive stands still, or that it refuses a write; stop otherwise'],
+        : [
+            ...(lives && server ? [`expect that it was stopped before: ${server.entry} wants 0 then`] : []),
+            'see that it does not answer and that its archive stands still, or that it refuses a write; stop otherwise',
+          ],
       problems:
-        lives && !run.acceptedSplitBrain
+        lives && !server && !run.acceptedSplitBrain
           ? [
               {
                 what: `the old primary of ${name} answers and is writable`,
@@ -92,19 +104,31 @@ export const databaseFence = defineStep({
     const url = databaseUrl(context, name, run.from);
     if (run.mode !== 'failover' || params.quiet)
       return { proof: 'quiet' as const, detail: await requireQuiet(context, name, url, params.nextXid) };
-    const answer = await lookAtServer(context, name, url);
-    if (answer !== undefined) return { proof: 'read-only' as const, detail: answer };
-    const stopped = await serverStopped(context, name);
-    if (stopped !== undefined) return { proof: 'stopped' as const, detail: `it does not answer, and ${stopped}` };
-    const silence = await waitForSilence(context, name, params.heartbeats);
-    // It may have come back while its archive was watched.
-    const again = await lookAtServer(context, name, url);
-    if (again !== undefined) return { proof: 'read-only' as const, detail: again };
-    return { proof: 'dead' as const, detail: silence };
+    const proven = await prove(context, name, url, params.heartbeats);
+    const last = await newestHeartbeat(context, name);
+    return { ...proven, ...(last && { lastSignOfLifeMs: last.writtenAtMs }) };
   },
   // It only looked.
   async undo() {},
 });
+
+/** Proves in a failover that it cannot write; throws when it cannot be proven. */
+async function prove(
+  context: StepContext,
+  name: string,
+  url: string,
+  heartbeats: ReadonlyArray<z.output<typeof observed>>,
+) {
+  const answer = await lookAtServer(context, name, url);
+  if (answer !== undefined) return { proof: 'read-only' as const, detail: answer };
+  const stopped = await serverStopped(context, name);
+  if (stopped !== undefined) return { proof: 'stopped' as const, detail: `it does not answer, and ${stopped}` };
+  const silence = await waitForSilence(context, name, heartbeats);
+  // It may have come back while its archive was watched.
+  const again = await lookAtServer(context, name, url);
+  if (again !== undefined) return { proof: 'read-only' as const, detail: again };
+  return { proof: 'dead' as const, detail: silence };
+}
 
 /** In a planned move the old primary lives: it must still be as quiet as `database.quiesce` made it, with nothing written since. */
 async function requireQuiet(

@@ -20,7 +20,11 @@ export const databaseRestore = defineStep({
     points: z.record(z.string(), resourcePointSchema).describe('Recovery points, from assess.resources.'),
     at: recoveryTargetSchema.describe('Which moment to bring back; usually ${{ run.at }}.'),
   }),
-  outputs: restoredDatabaseOutputs,
+  outputs: restoredDatabaseOutputs.extend({
+    archivedTo: z
+      .string()
+      .describe('LSN where the archive ended when the restore began: database.replay goes on from there.'),
+  }),
   timeoutMs: 12 * 3_600_000,
   async plan(context, { points }) {
     const name = memberOf(context);
@@ -55,7 +59,7 @@ export const databaseRestore = defineStep({
     if (state.state !== 'recovered' && state.state !== 'promoted') return undefined;
     if (state.runId !== context.run.id) return undefined;
     context.note(`${place.name} was found recovered to ${state.recovered.replayedTo}`);
-    return { ...state.recovered, targeted: at.kind !== 'latest' };
+    return { ...state.recovered, targeted: at.kind !== 'latest', archivedTo: state.recovered.replayedTo };
   },
   async run(context, { points, at }) {
     const { world, signal, progress, clock } = context;
@@ -63,6 +67,8 @@ export const databaseRestore = defineStep({
     const place = databasePlace(context, name);
     const point = pointOf(points, name);
     const begun = clock.now();
+    // Asked before: what is archived from now on is not in it for certain.
+    const end = await world.recovery.archivedTo(point, signal);
     const recovered = await world.recovery.restoreDatabase(place, point, at, progress, signal);
     const took = formatDuration(clock.now() - begun);
     context.note(
@@ -70,7 +76,7 @@ export const databaseRestore = defineStep({
     );
     if (recovered.lastCommitAtMs !== undefined)
       context.note(`${name}: last commit that came back: ${new Date(recovered.lastCommitAtMs).toISOString()}`);
-    return { ...recovered, targeted: at.kind !== 'latest' };
+    return { ...recovered, targeted: at.kind !== 'latest', archivedTo: end?.lsn ?? recovered.replayedTo };
   },
   async undo(context) {
     const place = databasePlace(context, memberOf(context));

@@ -17,6 +17,7 @@ import { databaseFence } from './database-fence.ts';
 import { databaseOpen } from './database-open.ts';
 import { databasePromote } from './database-promote.ts';
 import { databaseQuiesce } from './database-quiesce.ts';
+import { databaseReplay } from './database-replay.ts';
 import { databaseRestore } from './database-restore.ts';
 import { databaseSlot } from './database-slot.ts';
 import { configurationRestore, dataRestore } from './directory-restore.ts';
@@ -50,6 +51,7 @@ export const stepRegistry: ReadonlyMap<string, StepKind> = new Map(
     checkSql,
     databaseCompare,
     databaseFence,
+    databaseReplay,
     databasePromote,
     databaseOpen,
     databaseSlot,

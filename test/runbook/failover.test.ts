@@ -62,6 +62,68 @@ describe('the shipped failover', () => {
     expect(world.recovery.effects.filter((effect) => effect === 'restore orders')).toHaveLength(1);
   });
 
+  it('brings back what was archived between the restore and the fence, and counts the loss from there', async () => {
+    const world = await TestWorld.create();
+    // The old site lives, and writes, until the fence looks at its archive.
+    const { heartbeat } = world.recovery;
+    world.recovery.onEffect = (what) => {
+      if (what !== 'restore orders' || !heartbeat) return;
+      world.recovery.archivedTo = '0/5000000';
+      world.recovery.heartbeat = { ...heartbeat, writtenAtMs: world.clock.now() - 20_000, lsn: '0/5000000' };
+    };
+    const result = await world.run();
+    expect(result.outcome).toBe('succeeded');
+    expect(world.recovery.effects.filter((what) => / orders$/.test(what)).slice(0, 3)).toEqual([
+      'restore orders',
+      'catch up orders',
+      'promote orders',
+    ]);
+    const replay = result.report.steps.find(({ id }) => id === 'replay[orders]');
+    expect(replay?.evidence.join()).toContain('replayed on from 0/4000000 to 0/5000000');
+    const orders = result.report.resources.find(({ name }) => name === 'orders');
+    const lastSign = world.recovery.heartbeat?.writtenAtMs ?? 0;
+    expect(orders?.recoveredToMs).toBe(world.recovery.startedMs - 1000);
+    // It may have lived until the next heartbeat was due.
+    expect(orders?.lossMs).toBe(lastSign + 5000 - (orders?.recoveredToMs ?? 0));
+  });
+
+  it('does not replay beyond the moment that was asked for', async () => {
+    const world = await TestWorld.create();
+    world.recovery.onEffect = (what) => {
+      if (what === 'restore orders') world.recovery.archivedTo = '0/5000000';
+    };
+    const at = { kind: 'time', atMs: world.recovery.startedMs - 60_000 } as const;
+    const result = await world.run({ at });
+    expect(result.outcome).toBe('succeeded');
+    expect(world.recovery.effects).not.toContain('catch up orders');
+  });
+
+  it('goes on with what it has when the rest cannot be had, and says what is lost', async () => {
+    const world = await TestWorld.create();
+    world.recovery.onEffect = (what) => {
+      if (what === 'restore orders') world.recovery.archivedTo = '0/5000000';
+    };
+    world.recovery.failures.set('catch up orders', new DrError('refused', 'the pod template names no user'));
+    const result = await world.run();
+    expect(result.outcome).toBe('succeeded');
+    const replay = result.report.steps.find(({ id }) => id === 'replay[orders]');
+    expect(replay?.evidence.join()).toContain('the archive reaches to 0/5000000, which is LOST: the pod template');
+  });
+
+  it('waits a little for the vault to get what another one tells of', async () => {
+    const world = await TestWorld.create();
+    const { heartbeat } = world.recovery;
+    world.recovery.onEffect = (what) => {
+      if (what === 'restore orders' && heartbeat) world.recovery.heartbeat = { ...heartbeat, lsn: '0/6000000' };
+    };
+    const before = world.clock.now();
+    const result = await world.run();
+    expect(result.outcome).toBe('succeeded');
+    expect(world.clock.now() - before).toBeGreaterThan(15_000);
+    const replay = result.report.steps.find(({ id }) => id === 'replay[orders]');
+    expect(replay?.evidence.join()).toContain('ends at 0/4000000, another one at 0/6000000: that is LOST');
+  });
+
   it('takes a refused write as proof', async () => {
     const world = await TestWorld.create();
     world.oldSiteDead = false;
@@ -195,6 +257,7 @@ describe('a drill', () => {
     expect(skipped).toEqual([
       'hold',
       'fence[orders]',
+      'replay[orders]',
       'open[orders]',
       'slot[orders]',
       'active',

@@ -17,6 +17,7 @@ interface Place {
   state: 'partial' | 'recovered' | 'promoted' | 'complete' | 'foreign';
   runId: string;
   timeline: number;
+  replayedTo?: string;
 }
 
 /** Backups and servers in memory. What it holds survives the deaths of the processes that work with it. */
@@ -32,6 +33,8 @@ export class MemoryRecovery {
   /** Checks that say no. */
   failedChecks: string[] = [];
   onHeartbeatRead: () => void = () => {};
+  /** The world goes on while dr works: called when something has been done. */
+  onEffect: (what: string) => void = () => {};
   readonly #clock: Clock;
   readonly #places = new Map<string, Place>();
 
@@ -67,6 +70,7 @@ export class MemoryRecovery {
     };
     const end = (what: string) => {
       this.effects.push(what);
+      this.onEffect(what);
       mortal.point(`after ${what}`);
     };
     return {
@@ -101,7 +105,8 @@ export class MemoryRecovery {
         signal.throwIfAborted();
         onProgress({ task: what, done: 500, total: 1000, unit: 'bytes' });
         this.#clock.now();
-        this.#places.set(place.directory, { state: 'recovered', runId: place.runId, timeline: 1 });
+        const { runId } = place;
+        this.#places.set(place.directory, { state: 'recovered', runId, timeline: 1, replayedTo: this.archivedTo });
         end(what);
         return this.#recovered(place);
       },
@@ -133,10 +138,11 @@ export class MemoryRecovery {
       catchUp: async (place) => {
         const what = `catch up ${place.name}`;
         begin(what);
-        if (this.#places.get(place.directory)?.state !== 'recovered')
-          throw new DrError('refused', 'nothing to catch up');
+        const there = this.#places.get(place.directory);
+        if (there?.state !== 'recovered') throw new DrError('refused', 'nothing to catch up');
+        there.replayedTo = this.archivedTo;
         end(what);
-        return { ...this.#recovered(place), replayedTo: this.archivedTo };
+        return { ...this.#recovered(place), recoveredToMs: this.startedMs - 1000 };
       },
       openDatabase: async (place) => {
         const what = `open ${place.name}`;
@@ -194,12 +200,12 @@ export class MemoryRecovery {
     };
   }
 
-  #databaseState({ directory }: DatabasePlace): DatabaseState {
-    const place = this.#places.get(directory);
+  #databaseState(at: DatabasePlace): DatabaseState {
+    const place = this.#places.get(at.directory);
     if (place === undefined) return { state: 'empty' };
     const { runId, timeline } = place;
-    if (place.state === 'promoted') return { state: 'promoted', runId, timeline, recovered: this.#recovered() };
-    if (place.state === 'recovered') return { state: 'recovered', runId, recovered: this.#recovered() };
+    if (place.state === 'promoted') return { state: 'promoted', runId, timeline, recovered: this.#recovered(at) };
+    if (place.state === 'recovered') return { state: 'recovered', runId, recovered: this.#recovered(at) };
     if (place.state === 'partial') return { state: 'partial', runId };
     return { state: 'foreign', detail: 'holds files that dr did not put there' };
   }
@@ -212,10 +218,10 @@ export class MemoryRecovery {
     return { state: 'foreign', detail: 'holds files that dr did not put there' };
   }
 
-  #recovered(_place?: DatabasePlace): RecoveredDatabase {
+  #recovered(place: DatabasePlace): RecoveredDatabase {
     return {
       where: 'port 5433',
-      replayedTo: '0/3000148',
+      replayedTo: this.#places.get(place.directory)?.replayedTo ?? '0/3000148',
       timeline: 1,
       lastCommitAtMs: this.startedMs - 4000,
       recoveredToMs: this.startedMs - 3000,

@@ -1,7 +1,16 @@
 import { isAbort, messageOf } from '../../base/errors.ts';
 import { showRef } from '../../cluster/contract.ts';
+import type { WorkloadConfig } from '../../config/types.ts';
 import type { StepContext } from '../contract.ts';
 import { describePods, podsOf, wantedOf, workloadRef } from './workload-state.ts';
+
+/** The workload that the server of a database is at the old site, when dr has access to its cluster. */
+export function serverOf({ world, run }: StepContext, database: string): WorkloadConfig | undefined {
+  if (world.config.sites[run.from]?.cluster === undefined) return undefined;
+  return Object.values(world.config.workloads).find(
+    (each) => each.database === database && each.sites.includes(run.from),
+  );
+}
 
 /**
  * What the cluster of the old site says of the server of a database: a sentence when it wants no copy and no pod of it is left. Undefined when
@@ -10,9 +19,7 @@ import { describePods, podsOf, wantedOf, workloadRef } from './workload-state.ts
  */
 export async function serverStopped(context: StepContext, database: string): Promise<string | undefined> {
   const { world, run, signal, note } = context;
-  const entry = Object.values(world.config.workloads).find(
-    (each) => each.database === database && each.sites.includes(run.from),
-  );
+  const entry = serverOf(context, database);
   if (entry === undefined) return undefined;
   const shown = `${showRef(workloadRef(entry))} at ${run.from}`;
   try {
