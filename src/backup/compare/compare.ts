@@ -147,14 +147,14 @@ function changedBy(
   if (!after) return latest(old);
   if (!before) return latest(now);
   const changed = changedFields(before, after);
-  const fresh = now.filter(
-    (each) =>
-      !old.some(
-        ({ manager, operation, time }) =>
-          manager === each.manager && operation === each.operation && time === each.time,
-      ),
-  );
-  const found = fresh
+  const isOld = (each: ManagersRecord[number]) =>
+    old.some(
+      ({ manager, operation, time }) => manager === each.manager && operation === each.operation && time === each.time,
+    );
+  const fresh = now.filter((each) => !isOld(each));
+  // Of who scaled, servers do not say when: it may have been again.
+  const found = now
+    .filter((each) => each.time === undefined || !isOld(each))
     .map((each) => ({ ...each, fields: changed.filter((field) => each.fields.some((own) => overlap(own, field))) }))
     .filter(({ fields }) => fields.length > 0);
   // Fields that were taken away have no owner any more: whoever wrote last did it.

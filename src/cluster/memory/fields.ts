@@ -171,7 +171,9 @@ export function managedFields(owners: readonly Owner[], apiVersion: string): Man
         at = next as Record<string, unknown>;
       }
     }
-    const facts = { manager, operation, apiVersion, time, fieldsType: 'FieldsV1', fieldsV1: tree };
-    return subresource === undefined ? facts : { ...facts, subresource };
+    const facts = { manager, operation, apiVersion, fieldsType: 'FieldsV1', fieldsV1: tree };
+    // Of who scaled, servers do not say when.
+    const when = subresource === 'scale' ? {} : { time };
+    return { ...facts, ...when, ...(subresource !== undefined && { subresource }) };
   });
 }

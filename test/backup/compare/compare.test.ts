@@ -135,6 +135,25 @@ describe('objects of a cluster', () => {
     await expect(nothing).rejects.toMatchObject({ kind: 'not-found', where: 'cluster in memory, namespaces shop' });
   });
 
+  test('who scaled it is named however often: of that servers do not say when', async () => {
+    const cluster = new MemoryCluster();
+    await fill(cluster);
+    const deployment = { apiVersion: 'apps/v1', kind: 'Deployment', name: 'orders', namespace: 'shop' };
+    await cluster.setScale(deployment, 5, { manager: 'kubectl' });
+    const { metadata } = await cluster.get(deployment);
+    expect(metadata.managedFields?.find(({ manager }) => manager === 'kubectl')).not.toHaveProperty('time');
+    const first = await side((await takeObjectsBackup(world.context, source, cluster)).manifest);
+    await cluster.setScale(deployment, 6, { manager: 'kubectl' });
+    const live = async () => await liveCluster(cluster, source, Date.now(), new AbortController().signal);
+    const who = ({ changes }: Comparison) =>
+      changes.map(({ by }) => by.map(({ manager, fields }) => [manager, ...fields]));
+    expect(who(await compareSides(first, await live()))).toEqual([[['kubectl', 'spec.replicas']]]);
+    // What it scaled once is no reason to blame it for what others do.
+    await cluster.merge(deployment, { metadata: { labels: { seen: 'yes' } } }, { manager: 'inventory' });
+    await cluster.setScale(deployment, 5, { manager: 'kubectl' });
+    expect(who(await compareSides(first, await live()))).toEqual([[['inventory', 'metadata.labels']]]);
+  });
+
   test('who changed it: whoever wrote the fields that differ; of what was taken away, who wrote last', async () => {
     const cluster = new MemoryCluster();
     await fill(cluster);
