@@ -95,14 +95,14 @@ async function archiveEnd(context: StepContext, name: string, point: ResourcePoi
   try {
     const beats = await world.recovery.heartbeats(name, signal);
     const told = beats.filter(({ site }) => site !== run.site).map(({ lsn }) => parseLsn(lsn) ?? 0n);
-    const wanted = told.reduce((most, lsn) => (lsn > most ? lsn : most), 0n);
     for (;;) {
       const found = await world.recovery.archivedTo(point, signal);
       const end = parseLsn(found?.lsn ?? '') ?? 0n;
-      if (end >= wanted) return end;
+      const missing = told.find((lsn) => lsn > end);
+      if (missing === undefined) return end;
       if (clock.now() - begun >= LAG_MS) {
         note(
-          `${name}: vault ${point.vault} ends at ${formatLsn(end)}, another one at ${formatLsn(wanted)}: that is LOST`,
+          `${name}: vault ${point.vault} ends at ${formatLsn(end)}, another one at ${formatLsn(missing)}: that is LOST`,
         );
         return end;
       }

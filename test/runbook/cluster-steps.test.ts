@@ -67,6 +67,17 @@ describe('a failover between clusters', () => {
     expect(it.world.clusters.effects).toEqual([]);
   });
 
+  it('expects a primary that still lives to be stopped before the fence', async () => {
+    const it = await ClusterWorld.create();
+    it.world.oldSiteDead = false;
+    const plan = await planRun(it.world.engine(), it.world.request());
+    const fence = plan.steps.find(({ id }) => id === 'fence[orders]');
+    expect(fence).toMatchObject({
+      problems: [],
+      will: ['expect that it was stopped before: orders-db wants 0 then', expect.stringContaining('stop otherwise')],
+    });
+  });
+
   it('is drilled without a write to any cluster', async () => {
     const it = await ClusterWorld.create();
     it.world.oldSiteDead = false;
