@@ -20,7 +20,7 @@ export interface StepState {
   readonly error: StoredError | undefined;
   /** Failed, and the run goes on without it. */
   readonly tolerated: boolean;
-  /** Tolerated beside a step that the run stopped at: whoever takes the run up tries it once more. */
+  /** Tolerated beside or right before a step that the run stopped at: whoever takes the run up tries it once more. */
   readonly anotherChance: boolean;
   readonly evidence: readonly string[];
 }
@@ -233,12 +233,15 @@ function pendingStep(plan: PlannedStep): StepState {
 }
 
 /**
- * The run went on without a step that failed, and then stopped at another of the same group: what was in the way of one may have been in
- * the way of both (a full disk, a vault that was away). Groups that are behind the run stay as they are: others have built on them.
+ * The run went on without a step that failed, and then stopped at another of the same group, or of the next one that does something: what was
+ * in the way of one may have been in the way of both (a full disk, a vault that was away), or the first was to clear the way for the second
+ * (a fence finds writers that nobody could stop). Before the last step that is done all stays as it is: others have built on it.
  */
 function withAnotherChance(steps: readonly StepState[]): readonly StepState[] {
-  const open = steps.find((step) => !isSettled(step));
+  const open = steps.find((step) => !isSettled(step))?.plan.group;
+  if (open === undefined) return steps;
+  const last = steps.findLast(({ plan, status }) => plan.group < open && status === 'done')?.plan.group ?? 0;
   return steps.map((step) =>
-    step.tolerated && step.plan.group === open?.plan.group ? { ...step, anotherChance: true } : step,
+    step.tolerated && step.plan.group >= last && step.plan.group <= open ? { ...step, anotherChance: true } : step,
   );
 }

@@ -42,6 +42,21 @@ describe('a failover between clusters', () => {
     expect(it.state('west')).toEqual(started);
   });
 
+  it('stops at the fence when nobody could stop the writers; mended, the same command stops them and goes on', async () => {
+    const it = await ClusterWorld.create();
+    // It lives as long as its pod does.
+    Object.defineProperty(it.world, 'oldSiteDead', { get: () => it.state('east')['orders-db'] === '0 of 0' });
+    it.world.clusters.locked.add('east');
+    const stopped = await it.world.run();
+    expect(stopped.outcome).toBeUndefined();
+    expect(stopped.error?.message).toContain('did not refuse a write');
+    expect(it.world.recovery.isPromoted('orders')).toBe(false);
+    it.world.clusters.locked.delete('east');
+    const again = await it.world.run();
+    expect(again).toMatchObject({ runId: stopped.runId, outcome: 'succeeded' });
+    expect([it.state('east'), it.state('west')]).toEqual([fenced, started]);
+  });
+
   it('does not take a pod on a lost node for gone', async () => {
     const it = await ClusterWorld.create();
     it.east.stuck.add('orders-db-0');

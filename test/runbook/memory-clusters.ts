@@ -14,6 +14,8 @@ export class MemoryClusters {
   readonly effects: string[] = [];
   /** Sites whose API server does not answer. */
   readonly dead = new Set<string>();
+  /** Sites whose API server does not know who asks: the token has expired. */
+  readonly locked = new Set<string>();
   readonly #clock: FastClock;
 
   constructor(clock: FastClock, sites: readonly string[] = ['east', 'west']) {
@@ -30,7 +32,7 @@ export class MemoryClusters {
   /** A site's cluster as one mortal process sees it. */
   seenBy(mortal: Mortal, site: string): Cluster {
     const cluster = new MemoryCluster({ objects: this.objects(site), clock: this.#clock });
-    const { dead, effects } = this;
+    const { dead, locked, effects } = this;
     return new Proxy(cluster, {
       get(target, name) {
         const member: unknown = Reflect.get(target, name);
@@ -40,6 +42,7 @@ export class MemoryClusters {
           if (dead.has(site))
             throw new DrError('unreachable', 'the API server does not answer', { where: target.target, next: 'x' });
           const isDry = parameters.some((each) => (each as { dryRun?: boolean } | undefined)?.dryRun === true);
+          if (locked.has(site)) throw new DrError('refused', 'Unauthorized', { where: target.target, next: 'x' });
           if (!writes.has(name) || isDry) {
             mortal.alive();
             return await member.apply(target, parameters);
