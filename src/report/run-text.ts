@@ -90,9 +90,9 @@ export function rtoText({ rto, outcome }: RunReport): string {
   return `${formatDuration(rto.achievedMs)} of ${formatDuration(rto.objectiveMs)}: ${verdict}`;
 }
 
-function lastSign({ rto, disasterMs, mode }: RunReport): string | undefined {
+function lastSign({ rto, disasterMs, mode, outcome }: RunReport): string | undefined {
   if (mode !== 'failover' || disasterMs === undefined) return undefined;
-  const since = rto.sinceLastSignOfLifeMs;
+  const since = outcome === 'succeeded' || outcome === 'degraded' ? rto.sinceLastSignOfLifeMs : undefined;
   return `last sign of life ${formatTime(disasterMs)}${since === undefined ? '' : `, ${formatDuration(Math.max(0, since))} before service was back`}`;
 }
 
@@ -106,7 +106,8 @@ function lostText({ resources, steps }: RunReport): string {
 export function lossText({ status, lossMs, objectiveMs, met, problem }: ReportedResource): string {
   if (status === 'lost') return `NOT RECOVERED: ${problem ?? 'no reason known'}`;
   if (lossMs === undefined) return 'unknown';
-  const objective = objectiveMs === undefined ? '' : ` of ${formatDuration(objectiveMs)}: ${met ? 'met' : 'MISSED'}`;
+  const verdict = met === undefined ? 'so far' : met ? 'met' : 'MISSED';
+  const objective = objectiveMs === undefined ? '' : ` of ${formatDuration(objectiveMs)}: ${verdict}`;
   return `${formatDuration(lossMs)}${objective}`;
 }
 

@@ -21,6 +21,7 @@ export const resourceResultSchema = z.object({
   /** At most this much is lost, measured against the moment of the disaster. */
   lossMs: z.number().optional(),
   objectiveMs: z.number().optional(),
+  /** Missing while the run has not come to a good end. */
   met: z.boolean().optional(),
   problem: z.string().optional(),
 });
@@ -77,6 +78,8 @@ export function plannedQuiet(state: RunState): number | undefined {
 /** What became of each resource, with its loss against the moment of the disaster. */
 export function recoveredResources(state: RunState, disasterMs: number | undefined): ReportedResource[] {
   const objectives = state.started?.resourceObjectives ?? {};
+  // Until it is fenced the old primary may write, and what it writes may be lost.
+  const isOver = state.outcome === 'succeeded' || state.outcome === 'degraded';
   const resources = new Map<string, ReportedResource>();
   for (const { outputs } of outputsOf(state, 'assess.resources')) {
     const { points, missing } = resourcesOutputs.parse(outputs);
@@ -104,7 +107,7 @@ export function recoveredResources(state: RunState, disasterMs: number | undefin
       status: 'recovered',
       ...(lossMs === undefined ? {} : { lossMs }),
       ...(objectiveMs === undefined ? {} : { objectiveMs }),
-      ...(lossMs === undefined || objectiveMs === undefined ? {} : { met: lossMs <= objectiveMs }),
+      ...(lossMs === undefined || objectiveMs === undefined || !isOver ? {} : { met: lossMs <= objectiveMs }),
     });
   };
   for (const uses of ['database.restore', 'database.replay']) {

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { DrError } from '../../src/base/errors.ts';
+import { renderRunText } from '../../src/report/run-text.ts';
 import { listRunIds, readJournal } from '../../src/runbook/journal.ts';
 import { planRun } from '../../src/runbook/plan.ts';
 import { executeRun } from '../../src/runbook/run.ts';
@@ -55,6 +56,9 @@ describe('the shipped failover', () => {
     expect(stopped.error?.next).toContain('--accept-split-brain');
     expect(world.recovery.isPromoted('orders')).toBe(false);
     expect(world.redirects).toEqual([]);
+    const told = renderRunText(stopped.report);
+    expect(told).toMatch(/orders .* of 15 min: so far/);
+    expect(told).not.toContain('service was back');
 
     const again = await world.run({ acceptSplitBrain: 'Ada Lovelace' });
     expect(again).toMatchObject({ runId: stopped.runId, resumed: true, outcome: 'succeeded' });
