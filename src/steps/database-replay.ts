@@ -62,9 +62,10 @@ export const databaseReplay = defineStep({
       note(`${name}: replayed on from ${recovered.replayedTo} to ${further.replayedTo}, the end of the archive`);
       return { ...further, targeted: false };
     } catch (error) {
-      // What came back before is still whole: a failover does not end because a little more cannot be had.
+      // A failover does not end because a little more cannot be had, as long as what came back before is still served.
       const isRefused = error instanceof DrError && error.kind === 'refused';
-      if (!isRefused || (await world.recovery.databaseState(place, signal)).state !== 'recovered') throw error;
+      const isServed = async () => (await world.recovery.askDatabase(place, ['select 1'], signal)).length === 1;
+      if (!isRefused || !(await isServed().catch(() => false))) throw error;
       note(`${name}: the archive reaches to ${formatLsn(end)}, which is LOST: ${messageOf(error)}`);
       return { ...recovered, targeted: false };
     }

@@ -114,6 +114,19 @@ describe('the shipped failover', () => {
     expect(replay?.evidence.join()).toContain('the archive reaches to 0/5000000, which is LOST: the pod template');
   });
 
+  it('stops when the rest cannot be had and the server went with it; the same command goes on', async () => {
+    const world = await TestWorld.create();
+    world.recovery.onEffect = (what) => {
+      if (what === 'restore orders') world.recovery.archivedTo = '0/5000000';
+    };
+    for (const what of ['catch up orders', 'ask']) world.recovery.failures.set(what, new DrError('refused', 'no Jobs'));
+    const stopped = await world.run();
+    expect(stopped.error?.message).toBe('no Jobs');
+    expect(world.recovery.isPromoted('orders')).toBe(false);
+    expect((await world.run()).outcome).toBe('succeeded');
+    expect(world.recovery.effects).toContain('catch up orders');
+  });
+
   it('waits a little for the vault to get what another one tells of', async () => {
     const world = await TestWorld.create();
     const { heartbeat } = world.recovery;

@@ -120,7 +120,10 @@ export class MemoryRecovery {
           ms: 1,
         }));
       },
-      askDatabase: async (_place, sql) => sql.map(() => '5000'),
+      askDatabase: async (_place, sql) => {
+        fail('ask');
+        return sql.map(() => '5000');
+      },
       promoteDatabase: async (place) => {
         const what = `promote ${place.name}`;
         begin(what);
