@@ -99,18 +99,22 @@ export const databaseFence = defineStep({
     if (run.acceptedSplitBrain !== undefined) {
       const detail = `${run.acceptedSplitBrain} accepted that the old primary of ${name} may still accept writes`;
       note(detail);
-      return { proof: 'accepted' as const, detail };
+      return { proof: 'accepted' as const, detail, ...(await lastSign(context, name)) };
     }
     const url = databaseUrl(context, name, run.from);
     if (run.mode !== 'failover' || params.quiet)
       return { proof: 'quiet' as const, detail: await requireQuiet(context, name, url, params.nextXid) };
-    const proven = await prove(context, name, url, params.heartbeats);
-    const last = await newestHeartbeat(context, name);
-    return { ...proven, ...(last && { lastSignOfLifeMs: last.writtenAtMs }) };
+    return { ...(await prove(context, name, url, params.heartbeats)), ...(await lastSign(context, name)) };
   },
   // It only looked.
   async undo() {},
 });
+
+/** For the loss in the report. */
+async function lastSign(context: StepContext, name: string): Promise<{ lastSignOfLifeMs?: number }> {
+  const last = await newestHeartbeat(context, name);
+  return last ? { lastSignOfLifeMs: last.writtenAtMs } : {};
+}
 
 /** Proves in a failover that it cannot write; throws when it cannot be proven. */
 async function prove(

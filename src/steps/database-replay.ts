@@ -87,31 +87,33 @@ async function restored(context: StepContext): Promise<RecoveredDatabase> {
 }
 
 /**
- * Where the archive ends now, after a while for the vault to get what another one tells of. Undefined when the vault does not answer any
- * more: then what came back is all there is.
+ * Where the archive ends now, after a while for the vault to answer, and to get what another one tells of. Undefined when it does not answer:
+ * then what came back is all there is.
  */
 async function archiveEnd(context: StepContext, name: string, point: ResourcePoint): Promise<Lsn | undefined> {
   const { world, run, signal, clock, note } = context;
-  const begun = clock.now();
-  try {
-    const beats = await world.recovery.heartbeats(name, signal);
-    const told = beats.filter(({ site }) => site !== run.site).map(({ lsn }) => parseLsn(lsn) ?? 0n);
-    for (;;) {
-      const found = await world.recovery.archivedTo(point, signal);
-      const end = parseLsn(found?.lsn ?? '') ?? 0n;
+  const until = clock.now() + LAG_MS;
+  for (;;) {
+    const isLast = clock.now() >= until;
+    try {
+      const beats = await world.recovery.heartbeats(name, signal);
+      const told = beats.filter(({ site }) => site !== run.site).map(({ lsn }) => parseLsn(lsn) ?? 0n);
+      const end = parseLsn((await world.recovery.archivedTo(point, signal))?.lsn ?? '') ?? 0n;
       const missing = told.find((lsn) => lsn > end);
       if (missing === undefined) return end;
-      if (clock.now() - begun >= LAG_MS) {
+      if (isLast) {
         note(
           `${name}: vault ${point.vault} ends at ${formatLsn(end)}, another one at ${formatLsn(missing)}: that is LOST`,
         );
         return end;
       }
-      await clock.sleep(POLL_MS, signal);
+    } catch (error) {
+      if (signal.aborted || isAbort(error)) throw error;
+      if (isLast) {
+        note(`${name}: vault ${point.vault} does not say how far the archive reaches now: ${messageOf(error)}`);
+        return undefined;
+      }
     }
-  } catch (error) {
-    if (signal.aborted || isAbort(error)) throw error;
-    note(`${name}: vault ${point.vault} does not say how far the archive reaches now: ${messageOf(error)}`);
-    return undefined;
+    await clock.sleep(POLL_MS, signal);
   }
 }

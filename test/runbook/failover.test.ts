@@ -127,6 +127,19 @@ describe('the shipped failover', () => {
     expect(world.recovery.effects).toContain('catch up orders');
   });
 
+  it('does not give up what was archived because the vault was away for a moment', async () => {
+    const world = await TestWorld.create();
+    world.recovery.onEffect = (what) => {
+      if (what !== 'restore orders') return;
+      world.recovery.archivedTo = '0/5000000';
+      world.recovery.failures.set('look at the archive', new DrError('unreachable', 'the vault is away'));
+    };
+    const result = await world.run();
+    expect(result.outcome).toBe('succeeded');
+    expect(world.recovery.failures.size).toBe(0);
+    expect(world.recovery.effects).toContain('catch up orders');
+  });
+
   it('waits a little for the vault to get what another one tells of', async () => {
     const world = await TestWorld.create();
     const { heartbeat } = world.recovery;

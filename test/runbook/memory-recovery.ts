@@ -136,6 +136,7 @@ export class MemoryRecovery {
       },
       archivedTo: async () => {
         mortal.alive();
+        fail('look at the archive');
         return { timeline: 1, lsn: this.archivedTo };
       },
       catchUp: async (place) => {

@@ -54,19 +54,11 @@ export async function examineClusterSteps(options: ClusterStepsDoctorOptions): P
       return [];
     });
   }
-  return options.role === 'active' ? withoutRights(findings, site) : findings;
-}
-
-const missingRight = 'dr may not ';
-
-/** The daemon of the active site is not given what only a recovery there needs. */
-function withoutRights(findings: readonly Finding[], site: string): Finding[] {
-  const others = findings.filter(({ what }) => !what.startsWith(missingRight));
-  if (others.length === findings.length) return others;
-  return [
-    ...others,
-    good(`dr may not change all of it: right while ${site} is active, to be given before a failback there`),
-  ];
+  if (options.role === 'active')
+    findings.push(
+      good(`whether dr may change it is not asked: it need not while ${site} is active, only for a failback`),
+    );
+  return findings;
 }
 
 async function examineWorkload(options: ClusterStepsDoctorOptions, entry: WorkloadConfig): Promise<Finding[]> {
@@ -119,12 +111,13 @@ async function examineWorkload(options: ClusterStepsDoctorOptions, entry: Worklo
   return findings;
 }
 
-/** What the server would not let dr do, with the rule to add. */
+/** What the server would not let dr do, with the rule to add. The daemon of the active site is not given what only a recovery there needs. */
 async function rights(
-  { cluster, signal }: ClusterStepsDoctorOptions,
+  { cluster, role, signal }: ClusterStepsDoctorOptions,
   ref: ObjectRef,
   verbs: readonly Access['verb'][],
 ): Promise<Finding[]> {
+  if (role === 'active') return [];
   const { apiVersion, kind, namespace } = ref;
   const missing: string[] = [];
   for (const verb of verbs)
@@ -134,7 +127,7 @@ async function rights(
   const rule = `{ apiGroups: ["${group}"], resources: ["${plural}"], verbs: [${missing.map((verb) => `"${verb}"`).join(', ')}] }`;
   return [
     bad(
-      `${missingRight}${missing.join(' or ')} ${plural} in the namespace ${namespace}`,
+      `dr may not ${missing.join(' or ')} ${plural} in the namespace ${namespace}`,
       `Add the rule ${rule} to its role there.`,
     ),
   ];

@@ -699,8 +699,8 @@ describe('the doctor', () => {
     create(workload('Deployment', 'api'));
     const rules = [{ apiGroups: ['apps'], resources: ['deployments', 'statefulsets', 'daemonsets'], verbs: ['get'] }];
     const told = (await look(rules, 'active')).map(({ verdict, what }) => `${verdict} ${what}`);
-    expect(told.filter((line) => line.includes(' may not '))).toEqual([
-      'ok dr may not change all of it: right while west is active, to be given before a failback there',
+    expect(told.filter((line) => line.includes('dr may'))).toEqual([
+      'ok whether dr may change it is not asked: it need not while west is active, only for a failback',
     ]);
     expect(told).toContainEqual(expect.stringMatching(/^fail StatefulSet shop\/db is not there/));
   });
